@@ -1,0 +1,3 @@
+module spvn
+
+go 1.25.0
