@@ -56,7 +56,7 @@ const (
 	FlagLast      = 1  // the body ends with this record
 	FlagDone      = 2  // outbox: the app has returned too; stands for a CALL_DONE
 	FlagTrailers  = 4  // outbox RESPONSE: trailers were announced
-	FlagContinue  = 4  // inbox CALL: the client waits for 100 (Continue); the first receive() sends WANT_BODY
+	FlagWantBody  = 4  // inbox CALL: the body is not complete; the first receive() sends WANT_BODY
 	FlagPathIsRaw = 8  // inbox CALL: the raw path equals the path and is left out
 	FlagMore      = 16 // either way: the payload is a part, more of this record follows in the next one
 )
@@ -97,11 +97,11 @@ const (
 const (
 	Response      = 1  // RESPONSE payload: the start, coalesced with the first part of the body
 	ResponseBody  = 2  // bytes, see BODY_BYTES
-	Trailers      = 3  // u32 field count, u32 0, fields as in CALL; FLAG_LAST ends the answer
+	Trailers      = 3  // u32 field count, u32 field bytes, fields as in CALL; FLAG_LAST ends the answer
 	Informational = 4  // RESPONSE payload without a body: an interim answer (103)
 	Pathsend      = 5  // u32 length, u32 0, path: the body is this file, and all of it
 	BodyCredit    = 6  // u64: bytes of the request's body that the app received
-	WantBody      = 7  // the app asked for the body of a call with FLAG_CONTINUE; no payload
+	WantBody      = 7  // the app asked for the body of a call with FLAG_WANT_BODY; no payload
 	CallDone      = 8  // the app returned; no payload
 	CallFailed    = 9  // the app raised, or returned before its answer was complete; stands for a CALL_DONE too; no payload
 	Ready         = 10 // call 0: lifespan start-up is complete

@@ -47,7 +47,7 @@
 #define SPVN_FLAG_LAST 1 /* the body ends with this record */
 #define SPVN_FLAG_DONE 2 /* outbox: the app has returned too; stands for a CALL_DONE */
 #define SPVN_FLAG_TRAILERS 4 /* outbox RESPONSE: trailers were announced */
-#define SPVN_FLAG_CONTINUE 4 /* inbox CALL: the client waits for 100 (Continue); the first receive() sends WANT_BODY */
+#define SPVN_FLAG_WANT_BODY 4 /* inbox CALL: the body is not complete; the first receive() sends WANT_BODY */
 #define SPVN_FLAG_PATH_IS_RAW 8 /* inbox CALL: the raw path equals the path and is left out */
 #define SPVN_FLAG_MORE 16 /* either way: the payload is a part, more of this record follows in the next one */
 
@@ -82,11 +82,11 @@
 /* Outbox records (worker to core). */
 #define SPVN_RESPONSE 1 /* RESPONSE payload: the start, coalesced with the first part of the body */
 #define SPVN_RESPONSE_BODY 2 /* bytes, see BODY_BYTES */
-#define SPVN_TRAILERS 3 /* u32 field count, u32 0, fields as in CALL; FLAG_LAST ends the answer */
+#define SPVN_TRAILERS 3 /* u32 field count, u32 field bytes, fields as in CALL; FLAG_LAST ends the answer */
 #define SPVN_INFORMATIONAL 4 /* RESPONSE payload without a body: an interim answer (103) */
 #define SPVN_PATHSEND 5 /* u32 length, u32 0, path: the body is this file, and all of it */
 #define SPVN_BODY_CREDIT 6 /* u64: bytes of the request's body that the app received */
-#define SPVN_WANT_BODY 7 /* the app asked for the body of a call with FLAG_CONTINUE; no payload */
+#define SPVN_WANT_BODY 7 /* the app asked for the body of a call with FLAG_WANT_BODY; no payload */
 #define SPVN_CALL_DONE 8 /* the app returned; no payload */
 #define SPVN_CALL_FAILED 9 /* the app raised, or returned before its answer was complete; stands for a CALL_DONE too; no payload */
 #define SPVN_READY 10 /* call 0: lifespan start-up is complete */

@@ -1,0 +1,164 @@
+package dispatch
+
+import (
+	"spvn/gosrc/call"
+	"spvn/gosrc/link"
+	"spvn/gosrc/observe"
+)
+
+// Call is one call. It belongs to the shard's goroutine from Start until its slot is free
+// again, and is then used for another.
+type Call struct {
+	shard  *Shard
+	answer call.Answer // nil once the client is done with it
+	state  state
+
+	// While it waits.
+	ticket  uint
+	arrived int64
+
+	// The start as it goes over the link; kept until the call is done, for the logs and in
+	// case that it must be offered again.
+	start []byte
+	flags uint16
+
+	// While a worker has it.
+	port             *port
+	slot, generation uint32
+	offered          int64
+
+	// The request's body.
+	body        []byte // taken from the protocol and not yet forwarded
+	bodyLast    bool   // nothing comes behind it
+	forwarded   bool   // the last part was forwarded
+	outstanding int    // bytes forwarded that the app has not received
+	starved     bool   // the protocol was told that there is no room
+
+	// The answer's.
+	acked    int  // bytes that left and were not yet credited
+	finished bool // the app's answer is complete; no more credit is due
+	told     bool // DISCONNECT was written
+	blocked  bool // waits in port.blocked for room in the inbox
+}
+
+var _ call.Call = (*Call)(nil)
+
+// size is what a waiting call costs.
+func (c *Call) size() int { return len(c.start) + 256 }
+
+// Room implements call.Call.
+func (c *Call) Room() int {
+	room := link.BodyWindow - c.outstanding - len(c.body)
+	if room <= 0 {
+		c.starved = true
+	}
+	return room
+}
+
+// Body implements call.Call.
+func (c *Call) Body(b []byte, last bool) {
+	if c.state.ended() {
+		return
+	}
+	c.body = append(c.body, b...)
+	c.bodyLast = last
+	if c.state == offered {
+		c.port.settle()
+	}
+	if c.state == claimed || c.state == answering {
+		c.pump()
+	}
+}
+
+// Sent implements call.Call.
+func (c *Call) Sent(n int) {
+	if c.finished || c.state.ended() {
+		return
+	}
+	c.acked += n
+	// A worker waits only when a whole window is on its way, so a quarter of it is always
+	// reached and no single small chunk costs a record.
+	if c.acked >= link.SendWindowStream/4 {
+		c.pump()
+	}
+}
+
+// Leave implements call.Call.
+func (c *Call) Leave() {
+	s := c.shard
+	switch {
+	case c.state.ended():
+		return
+	case c.state == queued:
+		s.unqueue(c)
+		s.end(c, left, observe.CallsLeft)
+		s.recycle(c)
+	case c.state == offered && c.port.slots.TakeBack(c.slot, c.generation):
+		c.port.unclaimed--
+		s.end(c, left, observe.CallsLeft)
+		c.port.release(c)
+	default:
+		c.port.settle()
+		s.end(c, left, observe.CallsLeft)
+		c.port.abandon(c)
+	}
+}
+
+// pump writes what is due to the worker: body, credit, the news that the client left. What
+// finds no room waits until the worker rings.
+func (c *Call) pump() {
+	p := c.port
+	if c.state.ended() {
+		if !c.told {
+			if _, ok := p.reserve(c, 0, link.Disconnect, 0, control); !ok {
+				return
+			}
+			c.told = true
+		}
+		return
+	}
+	if c.acked >= link.SendWindowStream/4 && !c.finished {
+		payload, ok := p.reserve(c, 8, link.SendWindow, 0, control)
+		if !ok {
+			return
+		}
+		putUint64(payload, uint64(c.acked))
+		c.acked = 0
+	}
+	for !c.forwarded && (len(c.body) > 0 || c.bodyLast) {
+		n := min(len(c.body), bodyChunk)
+		flags := uint16(0)
+		if c.bodyLast && n == len(c.body) {
+			flags = link.FlagLast
+		}
+		payload, ok := p.reserve(c, link.BodyFixedSize+n, link.Body, flags, data)
+		if !ok {
+			return
+		}
+		putUint64(payload, uint64(n)) // u32 length, u32 0
+		copy(payload[link.BodyBytes:], c.body[:n])
+		c.outstanding += n
+		if n == len(c.body) {
+			c.body = c.body[:0]
+			if cap(c.body) > keepBody {
+				c.body = nil
+			}
+		} else {
+			c.body = c.body[:copy(c.body, c.body[n:])]
+		}
+		c.forwarded = flags == link.FlagLast
+	}
+}
+
+// credit takes note that the app received n bytes of body.
+func (c *Call) credit(n uint64) bool {
+	if n > uint64(c.outstanding) {
+		return false
+	}
+	c.outstanding -= int(n)
+	if c.starved && c.answer != nil && link.BodyWindow-c.outstanding-len(c.body) > 0 {
+		c.starved = false
+		c.answer.Resume()
+	}
+	return true
+}

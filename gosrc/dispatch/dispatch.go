@@ -1,0 +1,92 @@
+// Package dispatch is the life of a call: it arrives from a protocol, waits in the core's
+// queue, is offered to a worker over its link, is claimed there, and its answer goes back
+// to the protocol. life.go has the table of it.
+//
+// Rules:
+//   - A Shard belongs to one poll loop, and its methods are called by that loop only. What
+//     shards share (the workers' states, the totals) is atomic.
+//   - The shard never waits. A full ring leaves the call where it is, and the worker rings
+//     when there is room.
+//   - What a worker wrote is checked before it is believed; a worker that breaks the rules
+//     is reported through Settings.Corrupt and gets nothing more.
+package dispatch
+
+import (
+	"sync/atomic"
+	"time"
+
+	"spvn/gosrc/observe"
+)
+
+// Defaults of Settings.
+const (
+	DefaultQueueCalls    = 65536            // calls waiting in the core, over all poll loops
+	DefaultQueueBytes    = 64 << 20         // bytes of their heads and bodies
+	DefaultQueueTimeout  = 10 * time.Second // then 503
+	DefaultWorkerTimeout = 60 * time.Second // how long calls wait while no worker is ready
+	maxUnclaimed         = 64               // offers a worker has not claimed yet, for each loop
+)
+
+// Settings is what a server's dispatch is told at its start.
+type Settings struct {
+	Loops        int
+	QueueCalls   int
+	QueueBytes   int
+	QueueTimeout time.Duration
+	// WorkerTimeout bounds the wait while no worker is ready; the queue's clock stands
+	// still then.
+	WorkerTimeout time.Duration
+	// Concurrency bounds the calls in flight; more are refused. 0: no bound.
+	Concurrency int
+	RetryAfter  int // seconds, in the 503s
+
+	// Access is told of every answer's head, nil when nobody wants to know.
+	Access func(loop int, line AccessLine)
+	// Corrupt is told, on the loop's goroutine, of a worker that broke the link's rules.
+	Corrupt func(w *Worker, loop int, err error)
+	// Control is told of a worker's READY, START_FAILED and STOPPED.
+	Control func(w *Worker, kind uint16, message string)
+	// Log takes a line for the server's log.
+	Log func(level, key, message string)
+}
+
+// AccessLine is what the access log says of one call. The slices are valid during the
+// call of Settings.Access only.
+type AccessLine struct {
+	Client              []byte
+	ClientPort          int32
+	Method, Path, Query []byte
+	Version             uint8 // 10, 11, 20
+	Status              int
+}
+
+// Dispatch is what the shards of one server share.
+type Dispatch struct {
+	settings Settings
+	shards   []*Shard
+	inFlight atomic.Int64 // over all shards, for Settings.Concurrency
+	waiting  atomic.Int64 // calls in the queues of all shards
+	bytes    atomic.Int64 // their bytes
+	draining atomic.Bool
+}
+
+// New makes the dispatch of one server. counters has one entry for each loop.
+func New(settings Settings, counters []*observe.Shard) *Dispatch {
+	d := &Dispatch{settings: settings}
+	for i := range settings.Loops {
+		d.shards = append(d.shards, &Shard{dispatch: d, index: i, counters: counters[i]})
+	}
+	return d
+}
+
+// Shard is the part of dispatch that belongs to poll loop i.
+func (d *Dispatch) Shard(i int) *Shard { return d.shards[i] }
+
+// Drain says that the server stops: calls that no worker will take any more are refused.
+func (d *Dispatch) Drain() { d.draining.Store(true) }
+
+// Draining reports whether Drain was called.
+func (d *Dispatch) Draining() bool { return d.draining.Load() }
+
+// InFlight is how many calls have arrived and not ended.
+func (d *Dispatch) InFlight() int64 { return d.inFlight.Load() }

@@ -1,0 +1,209 @@
+package dispatch
+
+import (
+	"encoding/binary"
+
+	"spvn/gosrc/link"
+	"spvn/gosrc/observe"
+)
+
+const (
+	bodyChunk = 32 << 10 // bytes of a request body in one record
+	keepBody  = 16 << 10 // a larger body buffer is not kept for the next call
+)
+
+// Which part of an inbox a record may use: the last eighth is for control records only.
+type class bool
+
+const (
+	data    class = false
+	control class = true
+)
+
+func putUint64(b []byte, v uint64) { binary.LittleEndian.PutUint64(b, v) }
+
+// port is one shard's end of one worker's link.
+type port struct {
+	shard  *Shard
+	worker *Worker
+	inbox  *link.Producer
+	outbox *link.Consumer
+	slots  *link.Slots
+
+	calls       []*Call  // by slot; grows as slots are first used
+	generations []uint32 // by slot
+	free        []uint32 // slots used before and free again, last in first out
+
+	// offers are the calls offered and not seen claimed, in the order in which the worker
+	// finds them. One that was taken back stays until it is skipped.
+	offers    []offer
+	offersAt  int
+	unclaimed int
+
+	blocked  []*Call // wait for room in the inbox
+	full     bool    // the inbox had no room for a call start
+	rungTurn uint64  // the worker's turn when it was last rung
+	rung     bool
+	dead     bool
+}
+
+type offer struct {
+	call             *Call
+	slot, generation uint32
+}
+
+func newPort(s *Shard, w *Worker) *port {
+	l := w.Link.Port(s.index)
+	return &port{shard: s, worker: w, inbox: l.Inbox, outbox: l.Outbox, slots: l.Slots}
+}
+
+// ready says whether one more call can be offered here.
+func (p *port) ready() bool {
+	return !p.dead && !p.full && p.unclaimed < maxUnclaimed && p.worker.State() == WorkerReady &&
+		(len(p.free) > 0 || len(p.calls) < p.slots.Count())
+}
+
+// offer puts the call's start into the inbox. false: there is no room now.
+func (p *port) offer(c *Call) bool {
+	var slot uint32
+	if n := len(p.free); n > 0 {
+		slot = p.free[n-1]
+	} else {
+		slot = uint32(len(p.calls))
+	}
+	if int(slot) == len(p.calls) {
+		p.calls = append(p.calls, nil)
+		p.generations = append(p.generations, 0)
+	} else if n := len(p.free); n > 0 {
+		p.free = p.free[:n-1]
+	}
+	generation := p.generations[slot] + 1
+	p.generations[slot] = generation
+	payload, ok := p.write(len(c.start), link.CallHTTP, c.flags, p.slots.ID(slot, generation), data)
+	if !ok {
+		p.free = append(p.free, slot)
+		p.full = !p.inbox.WantRoom()
+		return false
+	}
+	copy(payload, c.start)
+	p.slots.Offer(slot, generation)
+	p.calls[slot] = c
+	c.port, c.slot, c.generation, c.offered = p, slot, generation, p.shard.now
+	p.offers = append(p.offers, offer{c, slot, generation})
+	p.unclaimed++
+	p.shard.hold(p, 1)
+	p.shard.move(c, offered)
+	return true
+}
+
+// write reserves a record in the inbox.
+func (p *port) write(n int, kind, flags uint16, id uint64, class class) ([]byte, bool) {
+	keep := uint64(0)
+	if class == data {
+		keep = inboxReserve
+	}
+	payload, err := p.inbox.Reserve(n, kind, flags, id, keep)
+	if err != nil {
+		p.corrupt(err)
+		return nil, false
+	}
+	return payload, payload != nil
+}
+
+// reserve is write for a record of a call; without room the call waits for it.
+func (p *port) reserve(c *Call, n int, kind, flags uint16, class class) ([]byte, bool) {
+	if p.dead {
+		return nil, false
+	}
+	payload, ok := p.write(n, kind, flags, p.slots.ID(c.slot, c.generation), class)
+	if !ok && !p.dead && !c.blocked {
+		c.blocked = true
+		p.blocked = append(p.blocked, c)
+		p.inbox.WantRoom()
+		p.shard.counters.Add(observe.LinkInboxFull, 1)
+	}
+	return payload, ok
+}
+
+// unblock lets the calls that wait for room go on.
+func (p *port) unblock() {
+	if len(p.blocked) == 0 {
+		return
+	}
+	waiting := p.blocked
+	p.blocked = nil
+	for _, c := range waiting {
+		c.blocked = false
+		if c.port == p {
+			c.pump()
+		}
+	}
+}
+
+// settle takes note of the offers that the worker has claimed since the last look.
+func (p *port) settle() {
+	for p.offersAt < len(p.offers) {
+		o := p.offers[p.offersAt]
+		if p.generations[o.slot] == o.generation && p.calls[o.slot] == o.call && o.call.state == offered {
+			at, ok := p.slots.Claimed(o.slot, o.generation)
+			if !ok {
+				return
+			}
+			p.claim(o.call, at)
+		}
+		p.offers[p.offersAt] = offer{}
+		p.offersAt++
+	}
+	p.offers, p.offersAt = p.offers[:0], 0
+}
+
+// claim takes note that the worker began a call, at the time that it says.
+func (p *port) claim(c *Call, at int64) {
+	p.unclaimed--
+	p.shard.move(c, claimed)
+	// The worker's word is clamped: it can neither claim before the offer nor after now.
+	delay := min(max(at, c.offered), p.shard.now) - c.offered
+	p.shard.counters.Observe(observe.ClaimDelay, delay)
+	if len(c.body) > 0 || c.bodyLast {
+		c.pump()
+	}
+}
+
+// find is the call of a record, nil for one that is over: its slot has a new generation.
+func (p *port) find(id uint64) *Call {
+	slot, generation, ok := p.slots.Of(id)
+	if !ok || int(slot) >= len(p.calls) || p.generations[slot] != generation {
+		return nil
+	}
+	return p.calls[slot]
+}
+
+// abandon tells the worker that nobody waits for the call any more. The slot stays taken
+// until the worker is done with it.
+func (p *port) abandon(c *Call) {
+	c.answer = nil
+	c.body = nil
+	p.slots.Abandon(c.slot, c.generation)
+	c.pump()
+}
+
+// release ends the worker's hold on a call, and the call.
+func (p *port) release(c *Call) {
+	p.slots.Free(c.slot, c.generation)
+	p.calls[c.slot] = nil
+	p.generations[c.slot]++ // records that still name the old one are stale
+	p.free = append(p.free, c.slot)
+	p.shard.hold(p, -1)
+	p.shard.recycle(c)
+}
+
+func (p *port) corrupt(err error) {
+	if p.dead {
+		return
+	}
+	p.dead = true
+	p.shard.counters.Add(observe.LinkViolations, 1)
+	if f := p.shard.dispatch.settings.Corrupt; f != nil {
+		f(p.worker, p.shard.index, err)
+	}
+}
