@@ -15,7 +15,7 @@ const (
 )
 
 // Shard is the dispatch of one poll loop. Its loop calls, in this order and again and
-// again: Start and the methods of calls (as input comes), Turn, Publish, Arm.
+// again: Wake, Start and the methods of calls (as input comes), Turn, Publish, Arm.
 type Shard struct {
 	dispatch *Dispatch
 	index    int
@@ -170,10 +170,17 @@ func (s *Shard) offerWaiting() {
 	}
 }
 
+// Wake says that the loop is awake, at this time, so that nobody rings in vain.
+func (s *Shard) Wake(now int64) {
+	s.now = now
+	for _, p := range s.ports {
+		p.outbox.Disarm()
+	}
+}
+
 // Turn takes what the workers wrote and offers what waits. It reports whether the workers
 // had written anything.
-func (s *Shard) Turn(now int64) (progress bool) {
-	s.now = now
+func (s *Shard) Turn() (progress bool) {
 	for _, p := range s.ports {
 		if s.take(p) {
 			progress = true
@@ -185,7 +192,7 @@ func (s *Shard) Turn(now int64) (progress bool) {
 		p.unblock()
 	}
 	s.offerWaiting()
-	if s.nextTick != 0 && now >= s.nextTick {
+	if s.nextTick != 0 && s.now >= s.nextTick {
 		s.nextTick = 0
 		s.tick()
 	}
@@ -270,13 +277,6 @@ func (s *Shard) Arm() (limit time.Duration, ok bool) {
 		}
 	}
 	return limit, true
-}
-
-// Disarm says that the loop is awake.
-func (s *Shard) Disarm() {
-	for _, p := range s.ports {
-		p.outbox.Disarm()
-	}
 }
 
 // Attach adds a worker. It takes over one use of the worker's link.

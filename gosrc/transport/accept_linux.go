@@ -1,0 +1,184 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"spvn/gosrc/call"
+	"spvn/gosrc/observe"
+)
+
+const (
+	acceptsAWakeUp = 128                   // so that open connections are not starved by new ones
+	acceptPause    = 50 * time.Millisecond // while there is no descriptor to be had
+	shedAtOnce     = 32                    // idle connections closed when descriptors run short
+)
+
+// listener is a listening socket in one loop's epoll set.
+type listener struct {
+	fd       int
+	local    call.Addr
+	wildcard bool // the local address is the connection's own
+	index    uint32
+	unix     bool
+}
+
+// Listen, on the loop's goroutine, accepts connections from a listening socket, which the
+// loops of a server share and its owner closes when every loop has ended or drained.
+func (l *Loop) Listen(fd int, local call.Addr, wildcard, unixSocket bool) error {
+	ln := &listener{fd: fd, local: local, wildcard: wildcard, unix: unixSocket, index: uint32(len(l.listeners))}
+	l.listeners = append(l.listeners, ln)
+	return l.watchListener(ln)
+}
+
+func (l *Loop) watchListener(ln *listener) error {
+	// EXCLUSIVE: one connection wakes one loop, not all of them.
+	return l.epollCtl(unix.EPOLL_CTL_ADD, ln.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, listenerIndex, ln.index)
+}
+
+func (l *Loop) closeListeners() {
+	for _, ln := range l.listeners {
+		l.epollCtl(unix.EPOLL_CTL_DEL, ln.fd, 0, 0, 0)
+	}
+	l.listeners, l.resumeAt = nil, 0
+}
+
+// pauseListeners stops accepting for a moment; the kernel's backlog keeps who comes.
+func (l *Loop) pauseListeners() {
+	if l.resumeAt != 0 {
+		return
+	}
+	for _, ln := range l.listeners {
+		l.epollCtl(unix.EPOLL_CTL_DEL, ln.fd, 0, 0, 0)
+	}
+	l.resumeAt = l.now + int64(acceptPause)
+}
+
+func (l *Loop) resumeListeners() {
+	l.resumeAt = 0
+	for _, ln := range l.listeners {
+		if err := l.watchListener(ln); err != nil {
+			l.config.Log("error", "epoll", fmt.Sprintf("cannot watch a listener: %v", err))
+		}
+	}
+}
+
+// accept takes new connections, as many as one wake-up may.
+func (l *Loop) accept(ln *listener) {
+	for range acceptsAWakeUp {
+		if !l.acceptOne(ln) {
+			return
+		}
+	}
+}
+
+// acceptAll takes what is left in the backlog before the listener closes.
+func (l *Loop) acceptAll(ln *listener) {
+	for l.acceptOne(ln) {
+	}
+}
+
+// acceptOne reports whether there may be more.
+func (l *Loop) acceptOne(ln *listener) bool {
+	if l.resumeAt != 0 {
+		return false
+	}
+	if limit := l.config.MaxConnections; limit > 0 && l.shared.open.Load() >= int64(limit) && l.shed(shedAtOnce) == 0 {
+		l.counters.Add(observe.ConnectionsOverLimit, 1)
+		l.config.Log("warning", "connections", fmt.Sprintf("%d connections are open and all of them are busy: new ones wait", limit))
+		l.pauseListeners()
+		return false
+	}
+	fd, peer, err := unix.Accept4(ln.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+	switch {
+	case err == nil:
+		l.welcome(ln, fd, peer)
+		return true
+	case errors.Is(err, unix.EAGAIN):
+		return false
+	case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EPROTO):
+		return true
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		return l.outOfDescriptors(ln, err)
+	}
+	l.counters.Add(observe.AcceptErrors, 1)
+	l.config.Log("error", "accept", fmt.Sprintf("cannot accept connections: %v", err))
+	l.pauseListeners()
+	return false
+}
+
+// outOfDescriptors lets one more connection in with the spare descriptor and makes room
+// by closing idle connections. Where none is idle, new ones wait in the backlog until a
+// connection is closed.
+func (l *Loop) outOfDescriptors(ln *listener, cause error) bool {
+	l.counters.Add(observe.AcceptErrors, 1)
+	l.config.Log("warning", "descriptors", fmt.Sprintf("descriptors run short (%v): the longest idle connections are closed; raise the limit on open files", cause))
+	if l.shared.lend() {
+		if fd, peer, err := unix.Accept4(ln.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC); err == nil {
+			l.welcome(ln, fd, peer)
+		}
+	}
+	room := l.shed(shedAtOnce) > 0
+	l.shared.restore()
+	if !room {
+		l.pauseListeners()
+	}
+	return room
+}
+
+// shed closes up to n of the longest idle connections and returns how many it closed.
+func (l *Loop) shed(n int) int {
+	closed := 0
+	for tries := 2 * n; tries > 0 && closed < n && l.idle.first != nil; tries-- {
+		c := l.idle.first
+		l.idle.remove(c) // to the end, in case that it has something to say after all
+		l.idle.push(c)
+		if l.shedOne(c) {
+			closed++
+		}
+	}
+	l.counters.Add(observe.ConnectionsShed, uint64(closed))
+	return closed
+}
+
+func (l *Loop) shedOne(c *conn) (closed bool) {
+	defer l.recoverConn(c)
+	if c.served() {
+		return c.phase == gone
+	}
+	c.lose()
+	return true
+}
+
+func (l *Loop) welcome(ln *listener, fd int, sa unix.Sockaddr) {
+	local := ln.local
+	peer := call.Addr{Port: -1}
+	if !ln.unix {
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		peer = addrOf(sa)
+		if ln.wildcard {
+			if own, err := unix.Getsockname(fd); err == nil {
+				local = addrOf(own)
+			}
+		}
+	}
+	l.adopt(fd, peer, local)
+}
+
+// addrOf is a socket address as people write it; an IPv4 peer of a dual-stack socket is
+// an IPv4 address.
+func addrOf(sa unix.Sockaddr) call.Addr {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return call.Addr{Host: netip.AddrFrom4(sa.Addr).String(), Port: int32(sa.Port)}
+	case *unix.SockaddrInet6:
+		return call.Addr{Host: netip.AddrFrom16(sa.Addr).Unmap().String(), Port: int32(sa.Port)}
+	case *unix.SockaddrUnix:
+		return call.Addr{Host: sa.Name, Port: -1}
+	}
+	return call.Addr{Port: -1}
+}

@@ -1,0 +1,407 @@
+package transport
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"spvn/gosrc/call"
+	"spvn/gosrc/observe"
+)
+
+// phase is where a connection is in its life.
+type phase uint8
+
+const (
+	open      phase = iota
+	finishing       // Close was called; output still has to leave
+	lingering       // the write side is shut; input is discarded until the peer closes
+	gone
+)
+
+// conn is one connection of a poll loop, and the call.Carrier of its protocol.
+type conn struct {
+	loop     *Loop
+	protocol call.Protocol
+
+	fd         int32
+	index      uint32 // in Loop.conns
+	generation uint32 // guards against events of the connection that had the index before
+
+	phase    phase
+	paused   bool // reading is paused
+	peerDone bool // FIN was read or reported
+	blocked  bool // waits for EPOLLOUT
+	dirty    bool // listed in Loop.dirty
+	inWheel  bool
+	idle     bool   // listed in Loop.idle
+	interest uint32 // what epoll was told
+
+	out     []byte // output; the first outAt bytes have left
+	outAt   int
+	discard int // bytes still to be discarded while lingering
+
+	protocolAt int64 // the protocol's deadline
+	writeAt    int64 // the write or linger deadline
+
+	wheelTick            int64
+	wheelNext, wheelPrev *conn
+	idleNext, idlePrev   *conn
+}
+
+var _ call.Carrier = (*conn)(nil)
+
+// Now implements call.Carrier.
+func (c *conn) Now() int64 { return c.loop.now }
+
+// Buffer implements call.Carrier.
+func (c *conn) Buffer() []byte {
+	if c.out == nil {
+		c.out = c.loop.buffer()
+	}
+	return c.out
+}
+
+// Commit implements call.Carrier.
+func (c *conn) Commit(b []byte) {
+	if c.phase != open {
+		return
+	}
+	c.out = b
+	if !c.dirty && !c.blocked {
+		c.loop.soil(c)
+	}
+}
+
+// Buffered implements call.Carrier.
+func (c *conn) Buffered() int { return len(c.out) - c.outAt }
+
+// Pause implements call.Carrier.
+func (c *conn) Pause() {
+	if !c.paused {
+		c.paused = true
+		c.loop.counters.Add(observe.ConnectionsPaused, 1)
+		c.loop.counters.Add(observe.ConnectionsReadsPaused, 1)
+		c.watch()
+	}
+}
+
+// Resume implements call.Carrier.
+func (c *conn) Resume() {
+	if c.paused {
+		c.paused = false
+		c.loop.counters.Dec(observe.ConnectionsReadsPaused)
+		c.watch()
+	}
+}
+
+// Deadline implements call.Carrier.
+func (c *conn) Deadline(at int64) {
+	c.protocolAt = at
+	if at != 0 && c.phase != gone {
+		c.loop.wheel.set(c, at)
+	}
+}
+
+// Idle implements call.Carrier.
+func (c *conn) Idle(idle bool) {
+	if idle == c.idle || c.phase != open {
+		return
+	}
+	if idle {
+		c.loop.idle.push(c)
+		c.loop.counters.Add(observe.ConnectionsIdle, 1)
+	} else {
+		c.loop.idle.remove(c)
+		c.loop.counters.Dec(observe.ConnectionsIdle)
+	}
+}
+
+// Close implements call.Carrier.
+func (c *conn) Close() {
+	if c.phase != open {
+		return
+	}
+	c.Idle(false)
+	c.phase = finishing
+	if !c.dirty && !c.blocked {
+		c.loop.soil(c)
+	}
+}
+
+// Abort implements call.Carrier.
+func (c *conn) Abort() {
+	if c.phase == gone {
+		return
+	}
+	c.reset()
+	c.destroy()
+}
+
+// reset makes the kernel send a reset instead of a FIN, so that a cut answer does not look
+// complete. Disconnecting does that at once, even if a child of the app has a copy of the
+// descriptor, which SO_LINGER would wait for.
+func (c *conn) reset() {
+	var unspecified [16]byte // AF_UNSPEC
+	unix.RawSyscall(unix.SYS_CONNECT, uintptr(c.fd), uintptr(unsafe.Pointer(&unspecified)), unsafe.Sizeof(unspecified))
+}
+
+// watch tells epoll what the connection waits for now.
+func (c *conn) watch() {
+	if c.phase == gone {
+		return
+	}
+	events := uint32(0)
+	if !c.peerDone {
+		events |= unix.EPOLLRDHUP
+		if !c.paused || c.phase == lingering {
+			events |= unix.EPOLLIN
+		}
+	}
+	if c.blocked {
+		events |= unix.EPOLLOUT
+	}
+	if events == c.interest {
+		return
+	}
+	c.interest = events
+	c.loop.epollCtl(unix.EPOLL_CTL_MOD, int(c.fd), events, c.index, c.generation)
+}
+
+// readable reads once and hands what came to the protocol.
+func (c *conn) readable(events uint32) {
+	l := c.loop
+	hangUp := events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
+	if c.paused && c.phase != lingering {
+		if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+			c.lose()
+			return
+		}
+		if events&unix.EPOLLRDHUP != 0 && !c.peerDone {
+			c.peerDone = true
+			c.watch()
+			unread, _ := unix.IoctlGetInt(int(c.fd), unix.TIOCINQ)
+			c.protocol.PeerClosed(false, unread)
+		}
+		return
+	}
+	if c.peerDone {
+		if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+			c.lose()
+		}
+		return
+	}
+	n, errno := read(int(c.fd), l.input)
+	switch {
+	case errno == unix.EAGAIN || errno == unix.EINTR:
+		return
+	case errno != 0:
+		c.lose()
+		return
+	case n == 0:
+		c.eof(false)
+		return
+	}
+	l.counters.Add(observe.BytesIn, uint64(n))
+	if c.phase != open {
+		// Nobody wants it; it is read so that the peer gets to read the last answer.
+		if c.discard -= n; c.discard <= 0 {
+			c.destroy()
+		}
+		return
+	}
+	c.protocol.Receive(l.input[:n])
+	if hangUp && n < len(l.input) && c.phase != gone && !c.paused {
+		// The FIN came with these bytes, or right behind them.
+		if m, errno := read(int(c.fd), l.input); errno == 0 && m == 0 {
+			c.eof(true)
+		} else if errno == 0 {
+			c.protocol.Receive(l.input[:m])
+		} else if errno != unix.EAGAIN {
+			c.lose()
+		}
+	}
+}
+
+// eof takes note that the peer has closed its side.
+func (c *conn) eof(together bool) {
+	c.peerDone = true
+	if c.phase == lingering {
+		c.destroy()
+		return
+	}
+	c.watch()
+	if c.phase == open {
+		c.protocol.PeerClosed(together, 0)
+	}
+}
+
+// flush hands the output to the kernel.
+func (c *conn) flush() {
+	l := c.loop
+	for c.outAt < len(c.out) {
+		n, errno := write(int(c.fd), c.out[c.outAt:])
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno == unix.EAGAIN {
+			if !c.blocked {
+				c.blocked = true
+				l.counters.Add(observe.ConnectionsOutputFull, 1)
+				c.writeDeadline()
+				c.watch()
+			}
+			return
+		}
+		if errno != 0 {
+			c.lose()
+			return
+		}
+		l.counters.Add(observe.BytesOut, uint64(n))
+		c.outAt += n
+		if c.outAt == len(c.out) {
+			l.recycle(c.out)
+			c.out, c.outAt = nil, 0
+		}
+		if c.phase == open {
+			c.protocol.Sent(n) // may add output
+			if c.phase == gone {
+				return
+			}
+		}
+		if c.blocked {
+			c.writeDeadline()
+		}
+	}
+	if c.blocked {
+		c.blocked = false
+		c.writeAt = 0
+		c.watch()
+	}
+	if c.phase == finishing {
+		c.linger()
+	}
+}
+
+func (c *conn) writeDeadline() {
+	if t := c.loop.config.WriteTimeout; t > 0 {
+		c.writeAt = c.loop.now + int64(t)
+		c.loop.wheel.set(c, c.writeAt)
+	}
+}
+
+// linger shuts the write side and waits a little for the peer to close: closing with
+// unread input would make the kernel reset the connection and the peer lose the answer.
+func (c *conn) linger() {
+	if c.peerDone {
+		c.destroy()
+		return
+	}
+	unix.Shutdown(int(c.fd), unix.SHUT_WR)
+	c.phase = lingering
+	c.discard = lingerBytes
+	c.protocolAt = 0
+	c.writeAt = c.loop.now + int64(lingerTime)
+	c.loop.wheel.set(c, c.writeAt)
+	c.watch()
+}
+
+// due handles a deadline, or puts it where it belongs now.
+func (c *conn) due() {
+	now := c.loop.now
+	if c.writeAt != 0 && c.writeAt <= now {
+		if c.phase != lingering {
+			c.loop.counters.Add(observe.TimedOutWrite, 1)
+			c.reset()
+			c.lose()
+			return
+		}
+		c.destroy()
+		return
+	}
+	if c.protocolAt != 0 && c.protocolAt <= now && c.phase == open {
+		if !c.idle || !c.served() {
+			c.protocolAt = 0
+			c.protocol.Timeout()
+		}
+	}
+	if c.phase == gone {
+		return
+	}
+	at := c.writeAt
+	if at == 0 || c.protocolAt != 0 && c.protocolAt < at {
+		at = c.protocolAt
+	}
+	if at != 0 {
+		c.loop.wheel.set(c, at)
+	}
+}
+
+// served reads once more before an idle connection is closed, so that no request is lost
+// that the peer sent in time. It reports whether there was something, or the end.
+func (c *conn) served() bool {
+	n, errno := read(int(c.fd), c.loop.input)
+	switch {
+	case errno == unix.EAGAIN:
+		return false
+	case errno != 0 || n == 0:
+		c.lose()
+		return true
+	}
+	c.loop.counters.Add(observe.BytesIn, uint64(n))
+	c.protocol.Receive(c.loop.input[:n])
+	return true
+}
+
+// drain tells the protocol that the server stops.
+func (c *conn) drain() {
+	if c.phase == open && c.idle {
+		c.served()
+	}
+	if c.phase == open {
+		c.protocol.Drain()
+	}
+}
+
+// lose ends a connection that is gone, and tells its protocol.
+func (c *conn) lose() {
+	tell := c.phase == open
+	c.destroy()
+	if tell {
+		c.protocol.Lost()
+	}
+}
+
+// destroy closes the descriptor and gives everything back.
+func (c *conn) destroy() {
+	if c.phase == gone {
+		return
+	}
+	l := c.loop
+	c.Idle(false)
+	if c.paused {
+		l.counters.Dec(observe.ConnectionsReadsPaused)
+	}
+	c.phase = gone
+	l.wheel.remove(c)
+	if c.out != nil {
+		l.recycle(c.out)
+		c.out = nil
+	}
+	// In this order: a child that the app forked may hold a copy of the descriptor, which
+	// would keep it in the epoll set and the connection alive.
+	l.epollCtl(unix.EPOLL_CTL_DEL, int(c.fd), 0, 0, 0)
+	unix.Shutdown(int(c.fd), unix.SHUT_RDWR)
+	unix.Close(int(c.fd))
+	l.forget(c)
+}
+
+func read(fd int, b []byte) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	return int(n), errno
+}
+
+func write(fd int, b []byte) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	return int(n), errno
+}

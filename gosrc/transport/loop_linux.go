@@ -1,0 +1,407 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"spvn/gosrc/call"
+	"spvn/gosrc/link"
+	"spvn/gosrc/observe"
+)
+
+const (
+	inputSize   = 64 << 10 // the read buffer that all connections of a loop share
+	outputSize  = 2 << 10  // a new output buffer
+	keepOutput  = 64 << 10 // a larger one is not kept
+	maxEvents   = 256      // taken in one wake-up
+	dirtyEnough = 16       // connections with output before it is written early
+
+	// epoll data of what is not a connection.
+	bellIndex     = ^uint32(0)
+	listenerIndex = ^uint32(0) - 1 // generation: which listener
+)
+
+// Loop is a poll loop: one goroutine, one epoll set, many connections. Post, Drain, Stop
+// and the counters may be used by any goroutine; everything else is the loop's own.
+type Loop struct {
+	config   *Config
+	shared   *Shared
+	engine   Engine
+	counters *observe.Shard
+	index    int
+	epoll    int
+	bell     int
+
+	now    int64
+	input  []byte
+	events []unix.EpollEvent
+
+	conns     []*conn // by index; nil where none is
+	free      []uint32
+	lastGen   uint32
+	count     int
+	buffers   [][]byte // output buffers, last in first out
+	dirty     []*conn
+	wheel     wheel
+	idle      idleList
+	listeners []*listener
+	resumeAt  int64 // when paused listeners accept again, 0: they are not paused
+	draining  bool
+	stopped   bool
+
+	posted   atomic.Bool
+	mailbox  sync.Mutex
+	messages []func() // guarded by mailbox
+	done     chan struct{}
+}
+
+// Shared is what the loops of one server share.
+type Shared struct {
+	open  atomic.Int64 // connections of all loops
+	mu    sync.Mutex
+	spare int // a descriptor kept for the moment when there are no others; guarded by mu
+}
+
+// NewShared makes what the loops of one server share.
+func NewShared() (*Shared, error) {
+	s := &Shared{spare: -1}
+	if !s.restore() {
+		return nil, errors.New("transport: cannot open /dev/null")
+	}
+	return s, nil
+}
+
+// lend frees the spare descriptor; false: it is lent already.
+func (s *Shared) lend() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spare < 0 {
+		return false
+	}
+	unix.Close(s.spare)
+	s.spare = -1
+	return true
+}
+
+// restore takes a spare descriptor again; false: there is none to be had.
+func (s *Shared) restore() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spare < 0 {
+		if fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+			s.spare = fd
+		}
+	}
+	return s.spare >= 0
+}
+
+// Close gives the spare descriptor back.
+func (s *Shared) Close() { s.lend() }
+
+// Open is how many connections are open in all loops.
+func (s *Shared) Open() int64 { return s.open.Load() }
+
+// NewLoop makes poll loop i. bell is the doorbell that workers ring; the loop owns it.
+func NewLoop(i, bell int, config *Config, shared *Shared, engine Engine) (*Loop, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("transport: epoll_create: %w", err)
+	}
+	l := &Loop{
+		config: config, shared: shared, engine: engine, counters: config.Counters[i],
+		index: i, epoll: epoll, bell: bell,
+		now:    link.Monotonic(),
+		input:  make([]byte, inputSize),
+		events: make([]unix.EpollEvent, maxEvents),
+		done:   make(chan struct{}),
+	}
+	l.wheel.start(l.now)
+	if err := l.epollCtl(unix.EPOLL_CTL_ADD, bell, unix.EPOLLIN, bellIndex, 0); err != nil {
+		unix.Close(epoll)
+		return nil, fmt.Errorf("transport: epoll_ctl: %w", err)
+	}
+	return l, nil
+}
+
+// Start runs the loop in a goroutine of its own until Stop.
+func (l *Loop) Start() { go l.run() }
+
+// Done is closed when the loop has ended and closed all its connections.
+func (l *Loop) Done() <-chan struct{} { return l.done }
+
+// Post has f run on the loop's goroutine, soon. After the loop's end f is not run.
+func (l *Loop) Post(f func()) {
+	l.mailbox.Lock()
+	l.messages = append(l.messages, f)
+	l.mailbox.Unlock()
+	l.posted.Store(true)
+	link.Ring(l.bell)
+}
+
+// Stop ends the loop: its connections are closed at once.
+func (l *Loop) Stop() { l.Post(func() { l.stopped = true }) }
+
+func (l *Loop) run() {
+	runtime.LockOSThread()
+	defer close(l.done)
+	defer l.closeAll()
+	for !l.stopped {
+		l.guard("loop", l.wakeUp)
+	}
+}
+
+// guard runs f and turns a panic into a line in the log.
+func (l *Loop) guard(what string, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.counters.Add(observe.LoopPanics, 1)
+			l.config.Log("error", "panic", fmt.Sprintf("internal error in a %s, please report it: %v\n%s", what, p, debug.Stack()))
+		}
+	}()
+	f()
+}
+
+// wakeUp is one turn: wait, read, take the workers' answers, write, look at the clock.
+func (l *Loop) wakeUp() {
+	n := l.wait()
+	l.now = link.Monotonic()
+	l.engine.Wake(l.now)
+	l.counters.Add(observe.LoopWakeups, 1)
+	for i := range n {
+		l.event(&l.events[i])
+	}
+	l.engine.Publish() // workers begin while the rest of the turn goes on
+	if l.posted.Load() {
+		l.readMail()
+	}
+	for l.engine.Turn() {
+		l.flush()
+		l.engine.Publish()
+	}
+	if l.wheel.tick*wheelTick <= l.now {
+		l.wheel.turn(l.now, func(c *conn) { l.guarded(c, c.due) })
+	}
+	if l.resumeAt != 0 && l.now >= l.resumeAt {
+		l.resumeListeners()
+	}
+	l.flush()
+	l.engine.Publish()
+	l.counters.Publish()
+}
+
+// wait sleeps until something happens and returns the number of events.
+func (l *Loop) wait() int {
+	limit, ok := l.engine.Arm()
+	if !ok {
+		return l.poll(0)
+	}
+	timeout := -1
+	if limit > 0 {
+		timeout = max(1, int(limit/time.Millisecond))
+	}
+	if at := l.nextDeadline(); at != 0 {
+		ms := max(0, int((at-l.now)/1e6)+1)
+		if timeout < 0 || ms < timeout {
+			timeout = ms
+		}
+	}
+	return l.poll(timeout)
+}
+
+func (l *Loop) nextDeadline() int64 {
+	at := l.wheel.next()
+	if l.resumeAt != 0 && (at == 0 || l.resumeAt < at) {
+		at = l.resumeAt
+	}
+	return at
+}
+
+func (l *Loop) poll(timeout int) int {
+	var n uintptr
+	var errno unix.Errno
+	if timeout == 0 {
+		// Returns at once, so the scheduler need not hear of it.
+		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), maxEvents, 0, 0, 0)
+	} else {
+		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), maxEvents, uintptr(timeout), 0, 0)
+	}
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}
+
+func (l *Loop) event(e *unix.EpollEvent) {
+	index, generation := uint32(e.Fd), uint32(e.Pad)
+	switch index {
+	case bellIndex:
+		link.Silence(l.bell)
+		return
+	case listenerIndex:
+		l.guard("listener", func() { l.accept(l.listeners[generation]) })
+		return
+	}
+	if int(index) >= len(l.conns) {
+		return
+	}
+	c := l.conns[index]
+	if c == nil || c.generation != generation {
+		return
+	}
+	l.handle(c, e.Events)
+}
+
+// handle is an event of a connection; a panic costs this connection.
+func (l *Loop) handle(c *conn, events uint32) {
+	defer l.recoverConn(c)
+	if events&unix.EPOLLOUT != 0 {
+		c.flush()
+	}
+	if events&^uint32(unix.EPOLLOUT) != 0 && c.phase != gone {
+		c.readable(events)
+	}
+}
+
+func (l *Loop) guarded(c *conn, f func()) {
+	defer l.recoverConn(c)
+	f()
+}
+
+func (l *Loop) recoverConn(c *conn) {
+	if p := recover(); p != nil {
+		l.counters.Add(observe.LoopPanics, 1)
+		l.config.Log("error", "panic", fmt.Sprintf("internal error in a connection, please report it: %v\n%s", p, debug.Stack()))
+		l.guard("connection", c.lose)
+	}
+}
+
+func (l *Loop) readMail() {
+	l.posted.Store(false)
+	l.mailbox.Lock()
+	messages := l.messages
+	l.messages = nil
+	l.mailbox.Unlock()
+	for _, f := range messages {
+		l.guard("message", f)
+	}
+}
+
+// soil notes that a connection has output, or waits to be closed.
+func (l *Loop) soil(c *conn) {
+	c.dirty = true
+	l.dirty = append(l.dirty, c)
+}
+
+// flush writes what connections have put out.
+func (l *Loop) flush() {
+	for i := 0; i < len(l.dirty); i++ { // writing may soil others
+		c := l.dirty[i]
+		l.dirty[i] = nil
+		c.dirty = false
+		if c.phase != gone {
+			l.guarded(c, c.flush)
+		}
+	}
+	l.dirty = l.dirty[:0]
+}
+
+func (l *Loop) buffer() []byte {
+	if n := len(l.buffers); n > 0 {
+		b := l.buffers[n-1]
+		l.buffers = l.buffers[:n-1]
+		return b
+	}
+	return make([]byte, 0, outputSize)
+}
+
+func (l *Loop) recycle(b []byte) {
+	if cap(b) <= keepOutput && len(l.buffers) < 1024 {
+		l.buffers = append(l.buffers, b[:0])
+	}
+}
+
+func (l *Loop) epollCtl(op, fd int, events, index, generation uint32) error {
+	return unix.EpollCtl(l.epoll, op, fd, &unix.EpollEvent{Events: events, Fd: int32(index), Pad: int32(generation)})
+}
+
+// adopt takes over a connected socket.
+func (l *Loop) adopt(fd int, peer, local call.Addr) {
+	c := &conn{loop: l, fd: int32(fd)}
+	if n := len(l.free); n > 0 {
+		c.index = l.free[n-1]
+		l.free = l.free[:n-1]
+		l.conns[c.index] = c
+	} else {
+		c.index = uint32(len(l.conns))
+		l.conns = append(l.conns, c)
+	}
+	l.lastGen++
+	c.generation = l.lastGen
+	l.count++
+	l.shared.open.Add(1)
+	l.counters.Add(observe.ConnectionsAccepted, 1)
+	l.counters.Add(observe.ConnectionsOpen, 1)
+	c.Idle(true)
+	c.interest = unix.EPOLLIN | unix.EPOLLRDHUP
+	if err := l.epollCtl(unix.EPOLL_CTL_ADD, fd, c.interest, c.index, c.generation); err != nil {
+		l.config.Log("error", "epoll", fmt.Sprintf("cannot watch a connection: %v", err))
+		c.destroy()
+		return
+	}
+	c.protocol = l.config.NewProtocol(l.index, c, peer, local, call.HTTP)
+	if l.draining {
+		c.protocol.Drain()
+	}
+}
+
+// forget is the end of a connection's life in the loop.
+func (l *Loop) forget(c *conn) {
+	l.conns[c.index] = nil
+	l.free = append(l.free, c.index)
+	l.count--
+	l.shared.open.Add(-1)
+	l.counters.Add(observe.ConnectionsClosed, 1)
+	l.counters.Dec(observe.ConnectionsOpen)
+	if l.resumeAt != 0 {
+		l.resumeAt = l.now // a descriptor is free again
+	}
+}
+
+// Drain, on the loop's goroutine, says that the server stops: what is in the listeners'
+// backlogs is accepted and served, they close, and every connection is told.
+func (l *Loop) Drain() {
+	for _, ln := range l.listeners {
+		l.acceptAll(ln)
+	}
+	l.closeListeners()
+	l.draining = true
+	for _, c := range l.conns {
+		if c != nil {
+			l.guarded(c, c.drain)
+		}
+	}
+}
+
+// Connections, on the loop's goroutine, is how many connections are open.
+func (l *Loop) Connections() int { return l.count }
+
+func (l *Loop) closeAll() {
+	l.closeListeners()
+	for _, c := range l.conns {
+		if c != nil {
+			l.guarded(c, c.lose)
+		}
+	}
+	l.engine.Publish()
+	l.counters.Publish()
+	unix.Close(l.epoll)
+	unix.Close(l.bell)
+}
