@@ -1,0 +1,89 @@
+"""What spvn set out to reach beside its rivals, and whether these results show it. A goal that does not hold is printed as such."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from .summary import Entry
+
+US = "spvn"
+EVERY = "every rival"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """spvn's metric in a cell is at most (or, for calls/s, at least) factor times the rival's."""
+
+    text: str
+    work: str
+    size: int
+    metric: tuple[str, ...]
+    rival: str
+    factor: float
+    at_least: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    goal: Goal
+    ours: Optional[float]
+    theirs: Optional[float]
+    against: str
+    met: Optional[bool]  # None: not measured
+
+    @property
+    def ratio(self) -> Optional[float]:
+        return self.ours / self.theirs if self.ours is not None and self.theirs else None
+
+
+CPU, RATE, P50, P99 = ("cpu_us",), ("rate",), ("latency", "p50"), ("latency", "p99")
+
+GOALS = (
+    Goal("hello at 64: CPU per call at most 0.90 of peregrine's", "hello", 64, CPU, "peregrine", 0.90),
+    Goal("hello at 512: CPU per call at most 0.80 of peregrine's", "hello", 512, CPU, "peregrine", 0.80),
+    Goal("hello at 64: CPU per call at most freastal's", "hello", 64, CPU, "freastal", 1.0),
+    Goal("hello at 512: CPU per call at most freastal's", "hello", 512, CPU, "freastal", 1.0),
+    Goal("hello at 64: calls/s above every rival", "hello", 64, RATE, EVERY, 1.0, at_least=True),
+    Goal("hello at 512: calls/s above every rival", "hello", 512, RATE, EVERY, 1.0, at_least=True),
+    Goal("hello at 1: p50 at most 1.1 of uvicorn's", "hello", 1, P50, "uvicorn", 1.1),
+    Goal("10 KB echo at 64: CPU per call at most 0.95 of peregrine's", "echo10k", 64, CPU, "peregrine", 0.95),
+    Goal("10 KB echo at 64: CPU per call at most 0.95 of weft's", "echo10k", 64, CPU, "weft", 0.95),
+    Goal("10 ms await at 512: CPU per call at most peregrine's", "await", 512, CPU, "peregrine", 1.0),
+    Goal("FastAPI hello at 64: calls/s above every rival", "fastapi", 64, RATE, EVERY, 1.0, at_least=True),
+    *(
+        Goal(f"{title} at {size}: CPU per call at most 1/1.5 of {rival}'s", work, size, CPU, rival, 1 / 1.5)
+        for work, title in (("hello", "hello"), ("echo10k", "10 KB echo"))
+        for size in (64, 512)
+        for rival in ("uvicorn", "granian")
+    ),
+    Goal("18,000 connections at once: p99 no worse than peregrine's", "burst", 18000, P99, "peregrine", 1.0),
+    Goal("resident memory after start below uvicorn's", "startup", 1, ("rss",), "uvicorn", 1.0),
+)
+
+IDLE_BYTES = 1024
+
+
+def judge(entries: list[Entry]) -> list[Verdict]:
+    return [_judge(goal, entries) for goal in GOALS]
+
+
+def _judge(goal: Goal, entries: list[Entry]) -> Verdict:
+    cell = [entry for entry in entries if (entry.work, entry.size) == (goal.work, goal.size)]
+    us = next((entry for entry in cell if entry.server == US and entry.clean), None)
+    rivals = [
+        entry
+        for entry in cell
+        if entry.server != US and goal.rival in (EVERY, entry.server) and entry.get(*goal.metric) is not None
+    ]
+    ours = us.get(*goal.metric) if us else None
+    if not rivals:
+        return Verdict(goal, ours, None, goal.rival, None)
+    pick = max if goal.at_least else min
+    best = pick(rivals, key=lambda entry: entry.get(*goal.metric) or 0.0)
+    theirs = best.get(*goal.metric)
+    if ours is None or theirs is None:
+        tried = any(entry.server == US and not entry.skipped for entry in cell)
+        return Verdict(goal, ours, theirs, best.server, False if tried else None)
+    met = ours > theirs * goal.factor if goal.at_least else ours <= theirs * goal.factor
+    return Verdict(goal, ours, theirs, best.server, met)

@@ -1,0 +1,145 @@
+"""What is lost when something goes wrong: a worker killed, workers restarted, a loop blocked, more asked than can be served.
+
+The load is an open loop at a constant rate, so a stalled server cannot slow its clients down; lost is anything but a 200.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import threading
+import time
+from typing import Any
+
+from .. import load
+from ..context import Context, resident
+from ..errors import RowError, Skipped
+from ..process import Running, pinned
+from ..servers import Server
+from ..works import Cell
+
+CONNECTIONS = 100
+FIRST = 2.0  # seconds into the run at which the fault strikes
+
+# Overload: the app burns 5 ms a call in one worker.
+CAPACITY = 200
+DEADLINE = 1
+LIGHT_RATE = 20
+OVERLOAD_CONNECTIONS = 4000
+
+
+def measure(context: Context, server: Server, cell: Cell, round_number: int) -> dict[str, Any]:
+    fault = str(cell.work.options["fault"])
+    if cell.work.workers > 1 and not server.two_workers:
+        raise Skipped(f"{server.name} runs one worker only")
+    if fault == "restart" and not server.restart:
+        raise Skipped(f"{server.name} has no rolling restart")
+    with context.serve(server, cell, round_number) as running:
+        if fault == "overload":
+            return overload(context, running, cell)
+        strike = {"kill": kill_worker, "restart": restart, "stall": stall}[fault]
+        seconds = cell.work.seconds or context.seconds
+        load_run = RateRun(context, running, "/hello", cell.size, seconds, CONNECTIONS, 10)
+        time.sleep(FIRST)
+        strike(running)
+        return load_run.row()
+
+
+def kill_worker(running: Running) -> None:
+    """SIGKILL to a process that answers calls and is not the one we started."""
+    workers = worker_pids(running) - {running.root}
+    if not workers:
+        raise Skipped(f"{running.server.name} serves from the process that was started: no worker to kill")
+    os.kill(min(workers), signal.SIGKILL)
+
+
+def worker_pids(running: Running) -> set[int]:
+    """Which processes answer: asks on fresh connections, for a server spreads its connections over them."""
+    return {int(get(running, "/pid", 5)) for _ in range(10)}
+
+
+def restart(running: Running) -> None:
+    os.kill(running.root, getattr(signal, running.server.restart or "SIGHUP"))
+
+
+def stall(running: Running) -> None:
+    """Blocks a loop for 2 s, three times, one after the other."""
+
+    def block() -> None:
+        for _ in range(3):
+            try:
+                get(running, "/block", 10)
+            except (OSError, http.client.HTTPException):
+                pass  # the load's account says what was lost; this call is not part of it
+            time.sleep(0.1)
+
+    threading.Thread(target=block, daemon=True).start()
+
+
+def get(running: Running, path: str, timeout: float) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=timeout)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+def overload(context: Context, running: Running, cell: Cell) -> dict[str, Any]:
+    """Offers a multiple of what one worker can do, beside a light call 20 times a second.
+
+    Goodput is the share of the worker's capacity that reached clients within their deadline of 1 s.
+    """
+    seconds = cell.work.seconds or context.seconds
+    heavy = RateRun(context, running, "/burn", cell.size, seconds, OVERLOAD_CONNECTIONS, DEADLINE)
+    light = RateRun(context, running, "/hello", LIGHT_RATE, seconds, LIGHT_RATE, 10)
+    row = heavy.row()
+    row["goodput"] = row["ok"] / (CAPACITY * seconds)
+    row["light"] = light.row()
+    return row
+
+
+class RateRun:
+    """`load rate` in the background, so that something can happen meanwhile."""
+
+    def __init__(
+        self, context: Context, running: Running, path: str, rate: int, seconds: float, connections: int, timeout: int
+    ) -> None:
+        self.running = running
+        self.limit = seconds + 4 * timeout + 20
+        command = [str(context.load), "rate", "-url", f"http://{running.address}{path}", "-rate", str(rate)]
+        command += ["-duration", f"{seconds}s", "-connections", str(connections), "-timeout", f"{timeout}s"]
+        self.process = subprocess.Popen(
+            pinned(command, context.load_cpus),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def row(self) -> dict[str, Any]:
+        """Waits for the end. Errors are what was lost."""
+        try:
+            output, complaint = self.process.communicate(timeout=self.limit)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise RowError(f"the client was not done after {self.limit:.0f} s") from None
+        if self.process.returncode != 0:
+            raise RowError(f"load rate failed: {complaint.strip()[-300:]}")
+        report = load.parse(output)
+        return {
+            "calls": report["call_us"]["count"],
+            "planned": report["planned"],
+            "ok": report["ok"],
+            "lost": report["planned"] - report["ok"],
+            "seconds": report["seconds"],
+            "errors": load.problems(report),
+            "latency": load.latency(report["call_us"]),
+            "series": report["series"],
+            **resident(self.running.root),
+        }
+
+

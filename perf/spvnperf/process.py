@@ -1,0 +1,135 @@
+"""A server's life: start it, wait until it answers, stop it. Every wait is bounded, every process it started is ended."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Sequence
+
+from .errors import RowError
+from .servers import HERE, Launch, Server
+
+START_LIMIT = 20.0
+STOP_LIMIT = 5.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers. root is the pid of its process tree; ready the seconds from exec to its first answer."""
+
+    server: Server
+    root: int
+    port: int
+    ready: float
+    log: Path
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def log_tail(self, lines: int = 8) -> str:
+        return tail(self.log, lines)
+
+
+def tail(path: Path, lines: int) -> str:
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
+def free_port() -> int:
+    """A port outside the range of outgoing connections: a client that dials a dead server must not connect to itself."""
+    for _ in range(200):
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RowError("no free port between 20000 and 32000 in 200 tries")
+
+
+@contextmanager
+def serving(
+    server: Server, target: str, *, bin: Path, workers: int, backlog: int, log: Path, cpus: Sequence[int] | None = None
+) -> Iterator[Running]:
+    """Runs the server for the length of the block. Raises RowError with the end of its log if it does not answer."""
+    port = free_port()
+    command = server.command(Launch(bin, target, port, workers, backlog))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(HERE)}
+    environment["PATH"] = f"{bin}{os.pathsep}{environment.get('PATH', '')}"
+    with log.open("wb") as output:
+        output.write((" ".join(command) + "\n").encode())
+        output.flush()
+        started = time.perf_counter()
+        try:
+            process = subprocess.Popen(
+                pinned(command, cpus),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=HERE,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise RowError(f"{command[0]} does not start: {error}") from None
+    try:
+        wait_for_answer(process, port, started + START_LIMIT)
+        yield Running(server, process.pid, port, time.perf_counter() - started, log)
+    except RowError as error:
+        raise RowError(f"{error}; the end of its log: {tail(log, 8)}") from None
+    finally:
+        stop(process)
+
+
+def pinned(command: list[str], cpus: Sequence[int] | None) -> list[str]:
+    """The command confined to some processors, by taskset."""
+    return ["taskset", "-c", ",".join(map(str, cpus)), *command] if cpus else command
+
+
+def wait_for_answer(process: subprocess.Popen[bytes], port: int, deadline: float) -> None:
+    while True:
+        if process.poll() is not None:
+            raise RowError(f"the server ended with {process.returncode} before it answered")
+        if answers(port):
+            return
+        if time.perf_counter() > deadline:
+            raise RowError(f"the server did not answer within {START_LIMIT:.0f} s")
+        time.sleep(0.005)
+
+
+def answers(port: int, path: str = "/") -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to the server, SIGKILL to its process group when it has not ended in time, or left children behind."""
+    process.terminate()
+    try:
+        process.wait(STOP_LIMIT)
+    except subprocess.TimeoutExpired:
+        pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait(STOP_LIMIT)

@@ -1,0 +1,247 @@
+"""The Markdown report of a set of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from . import goals
+from .summary import CLIENT_FULL, Entry, by_cell, summarize
+
+Column = tuple[str, Callable[[Entry], str]]
+
+
+def render(results: dict[str, Any], plots: list[Path], folder: Path) -> str:
+    """The report; plots are linked relative to folder, where it will lie."""
+    entries = summarize(results)
+    links = {path.stem: path.relative_to(folder).as_posix() for path in plots}
+    parts = [heading(results), goals_section(entries), *cell_sections(entries, results, links)]
+    parts += [scaling_section(entries, links), method_section(results)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def heading(results: dict[str, Any]) -> str:
+    machine, settings = results["machine"], results["settings"]
+    shared = "the load generator shares them" if not settings["load_cpus"] else f"the client alone on {settings['load_cpus']}"
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(results["versions"].items()))
+    return "\n".join(
+        [
+            f"# spvn beside its rivals ({results['name']})",
+            "",
+            f"{results['started'][:10]}; {machine['cpu']}, {machine['cores']} cores"
+            f"{' of a virtual machine' if machine['virtual'] else ''} ({shared}), {machine['memory_gb']} GB,"
+            f" {machine['system']}, Linux {machine['kernel']}.",
+            f"spvn at {results['revision'] or 'no commit'}; {versions}.",
+            "",
+            f"One worker unless the row says otherwise, backlog {settings['backlog']}, no access log, HTTP/1.1 in plain text;"
+            f" {settings['rounds']} interleaved rounds of {settings['seconds']:g} s, medians; spread is (max - min) / median."
+            " CPU is user and system time of the whole process tree for each call. A row with errors is not a record.",
+        ]
+    )
+
+
+def goals_section(entries: list[Entry]) -> str:
+    verdicts = [v for v in goals.judge(entries) if v.ours is not None or v.met is not None]
+    idle = next((e for e in entries if e.kind == "idle" and e.server == goals.US and e.measured), None)
+    if not verdicts and idle is None:
+        return ""
+    lines = ["## What holds and what does not", "", "| goal | spvn | rival | ratio | |", "|---|---|---|---|---|"]
+    for v in verdicts:
+        state = {True: "holds", False: "**does not hold**", None: "rival not measured"}[v.met]
+        theirs = f"{number(v.theirs)} ({v.against})" if v.theirs is not None else ""
+        ratio = f"{v.ratio:.2f}" if v.ratio is not None else ""
+        lines.append(f"| {v.goal.text} | {number(v.ours)} | {theirs} | {ratio} | {state} |")
+    if idle is not None:
+        each = idle.get("bytes_per_connection") or 0.0
+        state = "holds" if each <= goals.IDLE_BYTES and idle.clean else "**does not hold**"
+        lines.append(f"| an idle connection at most {goals.IDLE_BYTES} bytes | {each:,.0f} | | | {state} |")
+    return "\n".join(lines)
+
+
+def cell_sections(entries: list[Entry], results: dict[str, Any], links: dict[str, str]) -> list[str]:
+    threads = int(results["settings"]["wrk_threads"])
+    sections = []
+    for (work, size), cell in by_cell(entries).items():
+        kind = cell[0].kind
+        unit = {"rate": " calls/s", "fault": " calls/s", "startup": ""}.get(kind, " connections")
+        workers = f", {cell[0].workers} workers" if cell[0].workers > 1 else ""
+        title = f"## {cell[0].title}{f', {size:,}{unit}' if unit else ''}{workers}"
+        lines = [title, "", *table(cell, COLUMNS.get(kind, SPEED))]
+        lines += notes(cell, threads)
+        for name in (f"{work}-{size}", f"{work}-{size}-latency", f"{work}-{size}-time", work if kind in ("idle", "startup") else ""):
+            if name in links:
+                lines += ["", f"![{name}]({links[name]})"]
+        sections.append("\n".join(lines))
+    return sections
+
+
+def table(cell: list[Entry], columns: list[Column]) -> list[str]:
+    lines = ["| server | " + " | ".join(name for name, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for entry in cell:
+        if not entry.measured:
+            reason = entry.skipped or "not measured: " + (entry.failed or "").splitlines()[0][:120]
+            lines.append(f"| {entry.server} | {escape(reason)}" + " |" * len(columns))
+            continue
+        lines.append(f"| {entry.server} | " + " | ".join(value(entry) for _, value in columns) + " |")
+    return lines
+
+
+def notes(cell: list[Entry], wrk_threads: int) -> list[str]:
+    """Why a figure of this table may not be what it seems."""
+    full = [e.server for e in cell if e.kind == "wrk" and (e.get("busy") or 0) >= CLIENT_FULL * wrk_threads]
+    late = [e.server for e in cell if (e.get("late", "p99") or 0) > 1000]
+    failed = [(e.server, e.failed) for e in cell if e.failed and e.measured]
+    lines = []
+    if full:
+        lines += ["", f"The client had no CPU left with {', '.join(full)}: their calls/s may be the client's limit."]
+    if late:
+        lines += ["", f"The client sent late (p99 over 1 ms) with {', '.join(late)}; lateness counts in the latency."]
+    for server, reason in failed:
+        lines += ["", f"{server} failed in a round: {escape((reason or '').splitlines()[0][:200])}"]
+    return lines
+
+
+def scaling_section(entries: list[Entry], links: dict[str, str]) -> str:
+    """What the per-thread CPU says about a machine with cores to spare."""
+    cell = [e for e in entries if e.kind == "wrk" and e.work == "hello" and e.busiest_thread()[0]]
+    if not cell:
+        return ""
+    lines = [
+        "## If cores were free",
+        "",
+        "An estimate, not a measurement: 1 s divided by the CPU per call of the server's busiest thread. It assumes that every other thread"
+        " has a core of its own and that the busiest one costs no more there; shared caches and wake-ups across cores make it optimistic.",
+        "",
+        "| server | connections | CPU us/call | busiest thread us/call | its name | main thread us/call | calls/s it could reach |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in cell:
+        busiest, name = entry.busiest_thread()
+        assert busiest is not None
+        lines.append(
+            f"| {entry.server} | {entry.size:,} | {number(entry.get('cpu_us'))} | {number(busiest)} | {escape(name)} |"
+            f" {number(entry.main_thread())} | {1e6 / busiest:,.0f} |"
+        )
+    for name in sorted(links):
+        if "-connections" in name:
+            lines += ["", f"![{name}]({links[name]})"]
+    return "\n".join(lines)
+
+
+def method_section(results: dict[str, Any]) -> str:
+    lines = ["## Command lines", "", "```"]
+    lines += [f"{name}: {command}" for name, command in results["commands"].items()]
+    lines += ["```", "", "`perf/README.md` says how to read this and what it does not show."]
+    return "\n".join(lines)
+
+
+def number(value: Optional[float]) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}"
+
+
+def duration(micros: Optional[float]) -> str:
+    if micros is None:
+        return ""
+    if micros < 1000:
+        return f"{micros:.0f} us"
+    return f"{micros / 1000:.1f} ms" if micros < 1e6 else f"{micros / 1e6:.2f} s"
+
+
+def size(count: Optional[float]) -> str:
+    return "" if count is None else f"{count / 2**20:.1f} MB"
+
+
+def percent(value: Optional[float]) -> str:
+    return "" if value is None else f"{value * 100:.0f} %"
+
+
+def errors(entry: Entry) -> str:
+    found = ", ".join(f"{count:,} {kind}" for kind, count in sorted(entry.errors.items()))
+    return f"**{escape(found)}**" if found else ("a round failed" if entry.failed else "none")
+
+
+def escape(content: str) -> str:
+    return content.replace("|", "\\|").replace("<", "&lt;")
+
+
+def split(entry: Entry) -> str:
+    user, system = entry.get("user_us"), entry.get("system_us")
+    return f"{number(user)} + {number(system)}" if user is not None else ""
+
+
+def at(*path: str) -> Callable[[Entry], str]:
+    return lambda entry: duration(entry.get(*path))
+
+
+LATENCY: list[Column] = [
+    ("p50", at("latency", "p50")),
+    ("p99", at("latency", "p99")),
+    ("p99.9", at("latency", "p99.9")),
+    ("max", at("latency", "max")),
+]
+COST: list[Column] = [
+    ("CPU us", lambda e: number(e.get("cpu_us"))),
+    ("user + system", split),
+]
+MEMORY: list[Column] = [
+    ("RSS", lambda e: size(e.get("rss"))),
+    ("PSS", lambda e: size(e.get("pss"))),
+]
+PER_SECOND: Column = ("per second", lambda e: number(e.get("rate")))
+ERRORS: Column = ("errors", errors)
+SPEED: list[Column] = [
+    PER_SECOND,
+    ("spread", lambda e: percent(e.spread("rate"))),
+    *COST,
+    ("spread", lambda e: percent(e.spread("cpu_us"))),
+    *LATENCY,
+    *MEMORY,
+    ERRORS,
+]
+COLUMNS: dict[str, list[Column]] = {
+    "rate": [
+        ("planned", lambda e: number(e.get("planned"))),
+        ("answered", lambda e: number(e.get("calls"))),
+        *COST,
+        *LATENCY,
+        ERRORS,
+    ],
+    "closed": [PER_SECOND, ("planned", lambda e: number(e.get("planned"))), *COST, *LATENCY, ("first answer p99", at("first", "p99")), ERRORS],
+    "burst": [
+        ("planned", lambda e: number(e.get("planned"))),
+        ("answered", lambda e: number(e.get("calls"))),
+        ("all done in", lambda e: duration((e.get("seconds") or 0) * 1e6)),
+        ("connect p99", at("connect", "p99")),
+        ("first answer p99", at("first", "p99")),
+        *LATENCY,
+        *MEMORY,
+        ERRORS,
+    ],
+    "idle": [
+        ("held", lambda e: number(e.get("open"))),
+        ("answered afterwards", lambda e: number(e.get("answered_after"))),
+        ("bytes each", lambda e: number(e.get("bytes_per_connection"))),
+        ("RSS before", lambda e: size(e.get("rss_before"))),
+        *MEMORY,
+        ERRORS,
+    ],
+    "startup": [
+        ("ready in", lambda e: duration((e.get("ready_ms") or 0) * 1000)),
+        ("spread", lambda e: percent(e.spread("ready_ms"))),
+        ("CPU until then", lambda e: duration((e.get("start_cpu_ms") or 0) * 1000)),
+        ("processes", lambda e: number(e.get("processes"))),
+        ("backlog", lambda e: number(e.get("backlog"))),
+        *MEMORY,
+        ERRORS,
+    ],
+    "fault": [
+        ("planned", lambda e: number(e.get("planned"))),
+        ("lost", lambda e: number(e.get("lost"))),
+        ("goodput", lambda e: percent(e.get("goodput"))),
+        ("light call p50", at("light", "latency", "p50")),
+        *LATENCY,
+        ERRORS,
+    ],
+}
