@@ -1,0 +1,49 @@
+"""spvn.run(): serve, and turn what can go wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from spvn._types import ASGIApp
+from spvn.config import Config
+from spvn.errors import AppError, AppImportError, ConfigError, SpvnError, StartupFailed
+from spvn.server import Server
+
+logger = logging.getLogger("spvn.error")
+
+
+def run(app: ASGIApp | str, **options: Any) -> None:
+    """Serve an app until SIGINT or SIGTERM; returns after a drained stop.
+
+    `app` is the app itself or "module:attribute"; the options are those of Config. Where serving is not possible the
+    process ends by SystemExit after one line on standard error: 1 app not importable or address not usable, 2 bad
+    option, 3 the app's start-up failed.
+
+    >>> spvn.run("main:app", port=8000)
+    """
+    try:
+        run_config(Config(app, **options))
+    except ConfigError as exc:
+        _exit(exc)
+
+
+def run_config(config: Config) -> None:
+    """As run(), for a Config that is there already."""
+    try:
+        Server(config).run()
+    except SpvnError as exc:
+        _exit(exc)
+
+
+def _exit(exc: SpvnError) -> None:
+    if isinstance(exc, ConfigError):
+        print(f"spvn: error: {exc}", file=sys.stderr)  # logging may not be set up, or be what is wrong
+    elif isinstance(exc, AppImportError):
+        logger.error("Error loading ASGI app: %s\n%s", exc, exc.report)
+    elif isinstance(exc, AppError):
+        logger.error("Error loading ASGI app: %s", exc)
+    elif not isinstance(exc, StartupFailed):  # of which the lifespan has logged all
+        logger.error("%s", exc)
+    sys.exit(exc.exit_code)

@@ -1,0 +1,183 @@
+"""The command line: `spvn APP`, `spvn serve APP`, `python -m spvn APP`.
+
+The flags are made from config.py; this file only arranges them. A flag beats SPVN_..., which
+beats UVICORN_...; both are read after --env-file, so they may stand in that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from spvn._run import run_config
+from spvn._version import __version__
+from spvn.config import GROUPS, NOT_YET, REFUSED_FLAGS, Config, options
+from spvn.envfile import load_env_file
+from spvn.errors import ConfigError, SpvnError
+
+_USAGE = "spvn [serve] MODULE:ATTRIBUTE [options]"
+_EPILOG = (
+    "Each option can also be given in the environment, as SPVN_ and its name in capitals (SPVN_PORT=9000); "
+    "UVICORN_ is read too. Exit codes: 0 served and drained, 1 app not importable or address not usable, "
+    "2 bad option, 3 the app's start-up failed."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends by SystemExit unless the server drained and all is well."""
+    try:
+        config = parse(sys.argv[1:] if arguments is None else arguments)
+    except SpvnError as exc:
+        _fail(str(exc))
+    try:
+        run_config(config)
+    except KeyboardInterrupt:
+        # Before the server took over SIGINT, while the app was imported: what a shell calls an interrupt.
+        sys.exit(130)
+
+
+def parse(arguments: Sequence[str]) -> Config:
+    """The Config that these arguments and the environment say. Raises ConfigError."""
+    arguments = list(arguments)
+    if arguments[:1] == ["serve"]:
+        del arguments[0]
+    flags = vars(parser().parse_args(arguments))
+    app = flags.pop("app")
+    env_file = flags.get("env_file") or os.environ.get("SPVN_ENV_FILE") or os.environ.get("UVICORN_ENV_FILE")
+    if env_file:
+        load_env_file(env_file)
+    app = app or os.environ.get("SPVN_APP") or os.environ.get("UVICORN_APP")
+    if not app:
+        raise ConfigError("APP", "what is to be served? give it as MODULE:ATTRIBUTE, such as: spvn main:app")
+    config = Config.from_sources(app, flags, os.environ)
+    if config.app_dir is None:
+        config.app_dir = ""  # like `python -m`: modules of the current directory come first
+    return config
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser; an option that was not given is not in its result."""
+    made = _Parser(
+        prog="spvn",
+        usage=_USAGE,
+        description="Serve an ASGI app over HTTP.",
+        epilog=_EPILOG,
+        add_help=False,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=_HelpFormatter,
+    )
+    groups = {name: made.add_argument_group(name) for name in GROUPS}
+    about = groups[GROUPS[0]]
+    about.add_argument("app", metavar="APP", nargs="?", default=None, help="The app, as MODULE:ATTRIBUTE.")
+    about.add_argument("--version", action=_Version, nargs=0, help="Show the version and exit.")
+    about.add_argument("-h", "--help", action="help", help="Show this and exit.")
+    for field in options():
+        option = field.option
+        settings: dict[str, Any] = {"dest": field.name, "help": help_of(field)}
+        if option.paired:
+            settings["action"] = argparse.BooleanOptionalAction
+        elif option.switch:
+            settings["action"] = "store_true"
+        else:
+            settings["metavar"] = option.metavar
+            settings["action"] = "append" if option.many else "store"
+        groups[option.group].add_argument(field.flag, **settings)
+    for flag, reason in REFUSED_FLAGS.items():
+        made.add_argument(flag, action=_Refuse, const=reason, nargs="?", help=argparse.SUPPRESS)
+    return made
+
+
+def help_of(field: Any) -> str:
+    """An option's help with its default."""
+    text = str(field.option.help)
+    default = default_of(field)
+    if field.name in NOT_YET:
+        text += " Not in this version."
+    elif default:
+        text += f" [{default}]"
+    return text.replace("%", "%%")
+
+
+def default_of(field: Any) -> str:
+    """An option's default, as people read it; "" where there is nothing to say."""
+    option, default = field.option, field.default
+    if option.shown_default:
+        return str(option.shown_default)
+    if default is None:
+        return str(option.none) if option.none != "unset" else ""
+    if option.switch:
+        return {True: "on", False: ""}[default] if option.paired else ""
+    if default in ("", []):
+        return ""
+    if option.unit == "bytes":
+        return size_text(default)
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def size_text(size: int) -> str:
+    """A number of bytes in the largest unit that divides it."""
+    for unit, name in ((1 << 20, "M"), (1 << 10, "K")):
+        if size % unit == 0:
+            return f"{size // unit}{name}"
+    return str(size)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"spvn: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, and for a flag that does not exist the one that was meant."""
+        unknown = "unrecognized arguments: "
+        if message.startswith(unknown):
+            first = message[len(unknown) :].split()[0]
+            if first.startswith("-"):
+                flags = [flag for flag in self._option_string_actions if flag not in REFUSED_FLAGS]
+                close = difflib.get_close_matches(first.partition("=")[0], flags, n=1)
+                hint = f" Did you mean {close[0]}?" if close else ""
+                _fail(f"there is no option {first.partition('=')[0]}.{hint} `spvn --help` has the list.")
+            _fail(f"{first!r} is too much: one APP is served.")
+        _fail(message.removeprefix("argument "))
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        width = min(shutil.get_terminal_size().columns, 100) - 2
+        super().__init__(prog, max_help_position=26, width=max(width, 40))
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """ "--access-log, --no-access-log" takes less room as "--[no-]access-log"."""
+        if isinstance(action, argparse.BooleanOptionalAction):
+            return "--[no-]" + action.option_strings[0][2:]
+        return super()._format_action_invocation(action)
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> NoReturn:
+        print(
+            f"Running spvn {__version__} with {platform.python_implementation()} {platform.python_version()} "
+            f"on {platform.system()}"
+        )
+        sys.exit(0)
+
+
+class _Refuse(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> NoReturn:
+        raise ConfigError(str(option_string), str(self.const))

@@ -1,0 +1,234 @@
+"""Logging as uvicorn's users know it, with the standard library only.
+
+Loggers: `spvn` (the parent, with a handler on standard error), `spvn.error` (all that the
+server says) and `spvn.access`. The access log itself is written by the core, off the
+Python thread; the level and the first handler of `spvn.access` decide whether and where.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import logging.config
+import os
+import sys
+from collections.abc import Callable
+from configparser import RawConfigParser
+from typing import IO, Any, Literal
+
+from spvn.errors import ConfigError
+
+TRACE = 5
+
+LOG_LEVELS: dict[str, int] = {
+    "critical": logging.CRITICAL,
+    "error": logging.ERROR,
+    "warning": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+    "trace": TRACE,
+}
+
+LOGGING_CONFIG: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "default": {
+            "()": "spvn.logging.DefaultFormatter",
+            "fmt": "%(levelprefix)s %(message)s",
+            "use_colors": None,
+        },
+        "access": {
+            "()": "spvn.logging.AccessFormatter",
+            "fmt": '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s',
+            "use_colors": None,
+        },
+    },
+    "handlers": {
+        "default": {"formatter": "default", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"},
+        "access": {"formatter": "access", "class": "logging.StreamHandler", "stream": "ext://sys.stdout"},
+    },
+    "loggers": {
+        "spvn": {"handlers": ["default"], "level": "INFO", "propagate": False},
+        "spvn.error": {"level": "INFO"},
+        "spvn.access": {"handlers": ["access"], "level": "INFO", "propagate": False},
+    },
+}
+
+_COLORS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36, "bright_red": 91, "bright_white": 97}
+_LEVEL_COLORS = {
+    TRACE: "blue",
+    logging.DEBUG: "cyan",
+    logging.INFO: "green",
+    logging.WARNING: "yellow",
+    logging.ERROR: "red",
+    logging.CRITICAL: "bright_red",
+}
+_STATUS_COLORS = {1: "bright_white", 2: "green", 3: "yellow", 4: "red", 5: "bright_red"}
+
+logger = logging.getLogger("spvn.error")
+access_logger = logging.getLogger("spvn.access")
+
+
+def default_logging() -> dict[str, Any]:
+    """A copy of the built-in configuration, free to be changed."""
+    return copy.deepcopy(LOGGING_CONFIG)
+
+
+def style(text: str, color: str | None = None, *, bold: bool = False) -> str:
+    """The text with ANSI escapes around it."""
+    codes = ([str(_COLORS[color])] if color else []) + (["1"] if bold else [])
+    return "".join(f"\033[{code}m" for code in codes) + text + "\033[0m"
+
+
+def wants_colors(use_colors: bool | None, stream: Any) -> bool:
+    """What was asked for, else whether the stream is a terminal (and NO_COLOR, no-color.org, is not set)."""
+    if use_colors is not None:
+        return use_colors
+    if os.environ.get("NO_COLOR"):
+        return False
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):  # no stream at all (pythonw), or a closed one
+        return False
+
+
+class ColourizedFormatter(logging.Formatter):
+    """Adds %(levelprefix)s, and uses the `color_message` in a record's `extra` where colours are on."""
+
+    def __init__(
+        self,
+        fmt: str | None = None,
+        datefmt: str | None = None,
+        style: Literal["%", "{", "$"] = "%",
+        use_colors: bool | None = None,
+    ) -> None:
+        self.use_colors = wants_colors(use_colors, self._stream())
+        super().__init__(fmt=fmt, datefmt=datefmt, style=style)
+
+    def _stream(self) -> Any:
+        return sys.stdout
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record = copy.copy(record)
+        name = record.levelname
+        space = " " * (8 - len(name))
+        if self.use_colors:
+            color = _LEVEL_COLORS.get(record.levelno)
+            name = style(name, color) if color else name
+            colored = record.__dict__.get("color_message")
+            if colored is not None:
+                record.msg = colored
+                record.message = record.getMessage()
+        record.__dict__["levelprefix"] = f"{name}:{space}"
+        return super().formatMessage(record)
+
+
+class DefaultFormatter(ColourizedFormatter):
+    """For messages of the server."""
+
+    def _stream(self) -> Any:
+        return sys.stderr
+
+
+class AccessFormatter(ColourizedFormatter):
+    """For records whose args are (client address, method, path with query, HTTP version, status), as uvicorn's."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record = copy.copy(record)
+        client, method, path, version, status = record.args  # type: ignore[misc]
+        line, status_text = f"{method} {path} HTTP/{version}", _status(int(str(status)))
+        if self.use_colors:
+            line = style(line, bold=True)
+            color = _STATUS_COLORS.get(int(str(status)) // 100)
+            status_text = style(status_text, color) if color else status_text
+        record.__dict__.update({"client_addr": client, "request_line": line, "status_code": status_text})
+        return super().formatMessage(record)
+
+
+def _status(status: int) -> str:
+    import http  # not needed unless an access record is formatted
+
+    try:
+        return f"{status} {http.HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} "
+
+
+def configure_logging(
+    log_config: dict[str, Any] | str | os.PathLike[str] | RawConfigParser | IO[Any] | None,
+    log_level: str | int | None,
+    use_colors: bool | None,
+) -> None:
+    """Set up Python's logging. `log_config` is a dictConfig, a .json or .yaml file of one, or an .ini; None leaves all
+    handlers alone. Raises ConfigError."""
+    logging.addLevelName(TRACE, "TRACE")
+    if log_config is not None:
+        try:
+            _apply(log_config, use_colors)
+        except ConfigError:
+            raise
+        except Exception as exc:
+            where = "" if isinstance(log_config, dict) else f"{log_config}: "
+            raise ConfigError("--log-config", f"{where}{exc}") from exc
+    if log_level is not None:
+        level = LOG_LEVELS[log_level.lower()] if isinstance(log_level, str) else log_level
+        logger.setLevel(level)
+        access_logger.setLevel(level)
+        logging.getLogger("spvn.asgi").setLevel(level)
+
+
+def _apply(log_config: Any, use_colors: bool | None) -> None:
+    if isinstance(log_config, os.PathLike):
+        log_config = os.fspath(log_config)
+    if isinstance(log_config, dict):
+        if use_colors is not None:
+            log_config = copy.deepcopy(log_config)
+            for formatter in log_config.get("formatters", {}).values():
+                if "use_colors" in formatter:
+                    formatter["use_colors"] = use_colors
+        logging.config.dictConfig(log_config)
+    elif isinstance(log_config, str) and log_config.endswith((".json", ".yaml", ".yml")):
+        load = json.load if log_config.endswith(".json") else _yaml_loader()
+        with open(log_config, encoding="utf-8") as file:
+            logging.config.dictConfig(load(file))
+    else:
+        if isinstance(log_config, str) and not os.path.exists(log_config):
+            # fileConfig reads a missing file as an empty one and fails without its name.
+            raise ConfigError("--log-config", f"{log_config}: no such file")
+        logging.config.fileConfig(log_config, disable_existing_loggers=False)
+
+
+def _yaml_loader() -> Callable[[Any], Any]:
+    try:
+        import yaml  # type: ignore[import-untyped, unused-ignore]
+    except ImportError:
+        raise ConfigError("--log-config", "a YAML file needs the PyYAML package: pip install pyyaml") from None
+    load: Callable[[Any], Any] = yaml.safe_load
+    return load
+
+
+def access_stream(use_colors: bool | None) -> tuple[int, bool]:
+    """The descriptor that the core writes the access log to and whether in colour; -1 where there is none.
+
+    That is the stream of the first handler of `spvn.access` (or of a logger that it propagates to) which has one,
+    if the logger is on for INFO. The descriptor is the stream's own: a caller that gives it away duplicates it.
+    """
+    if not access_logger.isEnabledFor(logging.INFO):
+        return -1, False
+    current: logging.Logger | None = access_logger
+    while current is not None:
+        for handler in current.handlers:
+            stream = getattr(handler, "stream", None)
+            try:
+                stream.flush()  # type: ignore[union-attr]
+                descriptor = int(stream.fileno())  # type: ignore[union-attr]
+            except (AttributeError, OSError, ValueError, TypeError):
+                continue
+            formatter = handler.formatter
+            if isinstance(formatter, ColourizedFormatter):
+                return descriptor, formatter.use_colors
+            return descriptor, wants_colors(use_colors, stream)
+        current = current.parent if current.propagate else None
+    return -1, False
