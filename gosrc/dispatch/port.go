@@ -197,6 +197,23 @@ func (p *port) release(c *Call) {
 	p.shard.recycle(c)
 }
 
+// takenBack ends the hold of an offer that was revoked.
+func (p *port) takenBack(c *Call) {
+	p.unclaimed--
+	p.calls[c.slot] = nil
+	p.generations[c.slot]++
+	p.free = append(p.free, c.slot)
+	p.shard.hold(p, -1)
+}
+
+// notify writes a control record of the worker itself. The last eighth of an inbox takes
+// thousands of them, so only a worker that is stuck for good has no room.
+func (p *port) notify(kind uint16) {
+	if _, ok := p.write(0, kind, 0, 0, control); !ok {
+		p.shard.counters.Add(observe.LinkInboxFull, 1)
+	}
+}
+
 func (p *port) corrupt(err error) {
 	if p.dead {
 		return

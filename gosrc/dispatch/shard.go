@@ -158,10 +158,7 @@ func (s *Shard) offerWaiting() {
 		c := s.queue.oldest()
 		s.unqueue(c)
 		if !p.offer(c) {
-			s.queue.pushFront(c)
-			s.dispatch.waiting.Add(1)
-			s.dispatch.bytes.Add(int64(c.size()))
-			s.counters.Add(observe.CallsWaiting, 1)
+			s.putBack(c)
 			if p.dead || p.full {
 				continue // the others may have room
 			}
@@ -313,12 +310,7 @@ func (s *Shard) orphan(p *port, c *Call) {
 	case c.state.ended():
 		s.recycle(c)
 	case c.state == offered:
-		c.port = nil
-		s.move(c, queued)
-		s.queue.pushFront(c)
-		s.dispatch.waiting.Add(1)
-		s.dispatch.bytes.Add(int64(c.size()))
-		s.counters.Add(observe.CallsWaiting, 1)
+		s.requeue(c)
 	default:
 		s.fail(c, observe.Failed502, 502, "The worker that ran this call ended.")
 		s.recycle(c)
@@ -359,4 +351,53 @@ func (s *Shard) InFlight() int {
 		n += len(p.calls) - len(p.free)
 	}
 	return n
+}
+
+// DrainWorker takes back what w has not begun and tells it that no new call will come.
+// Its state must be WorkerDraining already.
+func (s *Shard) DrainWorker(w *Worker) {
+	p := s.portOf(w)
+	if p == nil || p.dead {
+		return
+	}
+	p.settle()
+	for i := len(p.offers) - 1; i >= p.offersAt; i-- { // the last first: they go to the queue's front
+		o := p.offers[i]
+		if p.calls[o.slot] == o.call && p.generations[o.slot] == o.generation && p.slots.TakeBack(o.slot, o.generation) {
+			p.takenBack(o.call)
+			s.requeue(o.call)
+		}
+	}
+	p.notify(link.Drain)
+}
+
+// StopWorker tells w, which holds no call any more, to end.
+func (s *Shard) StopWorker(w *Worker) {
+	if p := s.portOf(w); p != nil && !p.dead {
+		p.notify(link.Stop)
+	}
+}
+
+func (s *Shard) portOf(w *Worker) *port {
+	for _, p := range s.ports {
+		if p.worker == w {
+			return p
+		}
+	}
+	return nil
+}
+
+// requeue puts a call back to where it was before its offer.
+func (s *Shard) requeue(c *Call) {
+	c.port = nil
+	s.move(c, queued)
+	s.putBack(c)
+}
+
+// putBack returns a call to the head of the queue.
+func (s *Shard) putBack(c *Call) {
+	s.queue.pushFront(c)
+	s.dispatch.waiting.Add(1)
+	s.dispatch.bytes.Add(int64(c.size()))
+	s.counters.Add(observe.CallsWaiting, 1)
 }

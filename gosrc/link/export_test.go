@@ -1,0 +1,48 @@
+package link
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+)
+
+// WorkerEnd is the worker's end of a port, as the C extension has it.
+type WorkerEnd struct {
+	Inbox  *Consumer
+	Outbox *Producer
+	Slots  *Slots
+}
+
+// Claim is what a worker does before it begins a call.
+func (s *Slots) Claim(slot, generation uint32, at int64) bool {
+	binary.LittleEndian.PutUint64(s.memory[slot*SlotSize+SlotClaimedAt:], uint64(at))
+	return s.word(slot).CompareAndSwap(word(generation, SlotOffered), word(generation, SlotClaimed))
+}
+
+// Worker is the worker's end of port i.
+func (l *Link) Worker(i int) WorkerEnd {
+	g := l.geometry
+	_, rings, _ := g.layout()
+	each := 2*RingHeaderSize + uint64(g.InboxSize) + uint64(g.OutboxSize)
+	inbox := rings + uint64(i)*each
+	return WorkerEnd{
+		Inbox:  newConsumer(ringAt(l.memory, inbox, uint64(g.InboxSize))),
+		Outbox: newProducer(ringAt(l.memory, inbox+RingHeaderSize+uint64(g.InboxSize), uint64(g.OutboxSize))),
+		Slots:  l.Port(i).Slots,
+	}
+}
+
+// Attach maps a link that another process made.
+func Attach(memfd, bell int, g Geometry) (*Link, error) {
+	_, _, total := g.layout()
+	memory, err := unix.Mmap(memfd, 0, int(total), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, err
+	}
+	l := &Link{geometry: g, memory: memory, Memfd: memfd, Bell: bell}
+	l.users.Store(1)
+	return l, nil
+}
+
+// Memory is the shared memory itself.
+func (l *Link) Memory() []byte { return l.memory }
