@@ -95,8 +95,9 @@ func (s *Shard) Publish() {
 	s.version.Add(1)
 }
 
-// read adds what was published to sums. A Publish takes well under a microsecond, so the
-// bound on tries is only reached when its thread lost its processor in the middle.
+// read adds what was published to sums. Reading takes some 100 ns and a loop publishes once
+// in many microseconds, so the bound on tries is only reached when its thread lost its
+// processor in the middle of a Publish; then the sums may be off by that batch.
 func (s *Shard) read(sums *[NumCounters]uint64) {
 	var got [NumCounters]uint64
 	for range 1000 {
