@@ -82,9 +82,7 @@ func lineOf(start []byte) requestLine {
 	l.clientPort = int32(binary.LittleEndian.Uint32(start[link.CallClientPort:]))
 	l.method = take(u16(link.CallMethodLength))
 	l.path = take(u32(link.CallPathLength))
-	if raw := take(u32(link.CallRawPathLength)); len(raw) > 0 {
-		l.path = raw
-	}
+	take(u32(link.CallRawPathLength))
 	l.query = take(u32(link.CallQueryLength))
 	l.client = take(u16(link.CallClientHostLength))
 	return l

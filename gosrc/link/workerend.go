@@ -6,14 +6,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WorkerEnd is the worker's end of a port, as the C extension has it.
+// WorkerEnd is the worker's end of a port. Real workers have it in C; this one lets tests
+// of the core, of this package and of others, play a worker, a good one or a mad one.
 type WorkerEnd struct {
 	Inbox  *Consumer
 	Outbox *Producer
 	Slots  *Slots
 }
 
-// Claim is what a worker does before it begins a call.
+// Claim is what a worker does before it begins a call. Tests only.
 func (s *Slots) Claim(slot, generation uint32, at int64) bool {
 	binary.LittleEndian.PutUint64(s.memory[slot*SlotSize+SlotClaimedAt:], uint64(at))
 	return s.word(slot).CompareAndSwap(word(generation, SlotOffered), word(generation, SlotClaimed))
@@ -32,7 +33,7 @@ func (l *Link) Worker(i int) WorkerEnd {
 	}
 }
 
-// Attach maps a link that another process made.
+// Attach maps a link that another process made. Tests only: workers attach in C.
 func Attach(memfd, bell int, g Geometry) (*Link, error) {
 	_, _, total := g.layout()
 	memory, err := unix.Mmap(memfd, 0, int(total), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -44,5 +45,5 @@ func Attach(memfd, bell int, g Geometry) (*Link, error) {
 	return l, nil
 }
 
-// Memory is the shared memory itself.
+// Memory is the shared memory itself. Tests only.
 func (l *Link) Memory() []byte { return l.memory }

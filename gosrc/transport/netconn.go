@@ -1,0 +1,332 @@
+package transport
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"spvn/gosrc/call"
+	"spvn/gosrc/observe"
+)
+
+const (
+	netInput = 16 << 10 // what one read takes
+	netChunk = 64 << 10 // the write deadline starts anew after each
+)
+
+// netConn is one connection of a NetLoop, and the call.Carrier of its protocol. Its
+// fields belong to the loop's goroutine but for nc and the channels.
+type netConn struct {
+	loop     *NetLoop
+	nc       net.Conn
+	protocol call.Protocol
+
+	phase     phase
+	paused    bool
+	peerDone  bool
+	dirty     bool
+	idle      bool
+	idleSince int64
+	reading   bool // the reader waits for more
+	writing   bool // the writer has output
+
+	out     []byte
+	inWrite int         // bytes the writer has
+	timer   *time.Timer // of the protocol's deadline
+	dueAt   int64
+	discard int
+
+	more   chan bool   // loop -> reader: read on; false: end
+	output chan []byte // loop -> writer; closed at the end
+}
+
+var _ call.Carrier = (*netConn)(nil)
+
+// Now implements call.Carrier.
+func (c *netConn) Now() int64 { return c.loop.now }
+
+// Buffer implements call.Carrier.
+func (c *netConn) Buffer() []byte { return c.out }
+
+// Commit implements call.Carrier.
+func (c *netConn) Commit(b []byte) {
+	if c.phase == open {
+		c.out = b
+		c.soil()
+	}
+}
+
+// Buffered implements call.Carrier.
+func (c *netConn) Buffered() int { return len(c.out) + c.inWrite }
+
+func (c *netConn) soil() {
+	if !c.dirty {
+		c.dirty = true
+		c.loop.dirty = append(c.loop.dirty, c)
+	}
+}
+
+// Pause implements call.Carrier.
+func (c *netConn) Pause() {
+	if !c.paused {
+		c.paused = true
+		c.loop.counters.Add(observe.ConnectionsPaused, 1)
+		c.loop.counters.Add(observe.ConnectionsReadsPaused, 1)
+	}
+}
+
+// Resume implements call.Carrier.
+func (c *netConn) Resume() {
+	if c.paused {
+		c.paused = false
+		c.loop.counters.Dec(observe.ConnectionsReadsPaused)
+		c.readOn()
+	}
+}
+
+// readOn lets the reader go on if it waits.
+func (c *netConn) readOn() {
+	if c.reading && !c.paused && c.phase != gone {
+		c.reading = false
+		c.more <- true
+	}
+}
+
+// Deadline implements call.Carrier.
+func (c *netConn) Deadline(at int64) {
+	c.dueAt = at
+	if at == 0 || c.phase == gone {
+		return
+	}
+	wait := time.Duration(max(at-c.loop.now, 0))
+	if c.timer == nil {
+		c.timer = time.AfterFunc(wait, func() { c.loop.Post(c.due) })
+	} else {
+		c.timer.Reset(wait)
+	}
+}
+
+func (c *netConn) due() {
+	if c.phase == gone || c.dueAt == 0 {
+		return
+	}
+	if c.loop.now < c.dueAt {
+		c.Deadline(c.dueAt)
+		return
+	}
+	c.dueAt = 0
+	if c.phase == open {
+		c.protocol.Timeout()
+	} else {
+		c.destroy()
+	}
+}
+
+// Idle implements call.Carrier.
+func (c *netConn) Idle(idle bool) {
+	if idle == c.idle {
+		return
+	}
+	c.idle, c.idleSince = idle, c.loop.now
+	if idle {
+		c.loop.counters.Add(observe.ConnectionsIdle, 1)
+	} else {
+		c.loop.counters.Dec(observe.ConnectionsIdle)
+	}
+}
+
+// Close implements call.Carrier.
+func (c *netConn) Close() {
+	if c.phase == open {
+		c.Idle(false)
+		c.phase = finishing
+		c.soil()
+	}
+}
+
+// Abort implements call.Carrier.
+func (c *netConn) Abort() {
+	if t, ok := c.nc.(*net.TCPConn); ok {
+		t.SetLinger(0) // a cut answer must not look complete: a reset, not a FIN
+	}
+	c.destroy()
+}
+
+// flush hands the output to the writer, unless that is busy.
+func (c *netConn) flush() {
+	if c.writing {
+		return
+	}
+	if len(c.out) > 0 {
+		b := c.out
+		c.out, c.inWrite, c.writing = nil, len(b), true
+		c.output <- b
+		return
+	}
+	if c.phase == finishing {
+		c.linger()
+	}
+}
+
+func (c *netConn) linger() {
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	if c.peerDone || !ok || half.CloseWrite() != nil {
+		c.destroy()
+		return
+	}
+	c.phase, c.discard = lingering, lingerBytes
+	c.Deadline(c.loop.now + int64(lingerTime))
+	c.paused = false
+	c.readOn()
+}
+
+// wrote takes note of what the writer did.
+func (c *netConn) wrote(n int, err error) {
+	if c.phase == gone {
+		return
+	}
+	if n > 0 {
+		c.loop.counters.Add(observe.BytesOut, uint64(n))
+		c.inWrite -= n
+		if c.phase == open {
+			c.protocol.Sent(n)
+		}
+	}
+	switch {
+	case c.phase == gone:
+	case err != nil:
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			c.loop.counters.Add(observe.TimedOutWrite, 1)
+			if t, ok := c.nc.(*net.TCPConn); ok {
+				t.SetLinger(0)
+			}
+		}
+		c.lose()
+	case c.inWrite == 0:
+		c.writing = false
+		c.flush()
+	}
+}
+
+// write is the writer's goroutine. It ends when output is closed.
+func (c *netConn) write() {
+	for b := range c.output {
+		var err error
+		for err == nil && len(b) > 0 {
+			if t := c.loop.config.WriteTimeout; t > 0 {
+				c.nc.SetWriteDeadline(time.Now().Add(t))
+			}
+			var n int
+			n, err = c.nc.Write(b[:min(len(b), netChunk)])
+			b = b[n:]
+			c.loop.Post(func() { c.wrote(n, err) })
+		}
+	}
+}
+
+// read is the reader's goroutine. It reads once, posts what came, and goes on when the
+// loop says so, so that the buffer is the loop's meanwhile.
+func (c *netConn) read() {
+	buffer := make([]byte, netInput)
+	for {
+		n, err := c.nc.Read(buffer)
+		together := n > 0 && err == nil && c.finFollows()
+		c.loop.Post(func() { c.received(buffer[:n], together, err) })
+		if !<-c.more {
+			return
+		}
+	}
+}
+
+// finFollows looks whether the peer's FIN is right behind what was read.
+func (c *netConn) finFollows() bool {
+	s, ok := c.nc.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return false
+	}
+	fin := false
+	raw.Control(func(fd uintptr) {
+		var one [1]byte
+		n, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		fin = n == 0 && err == nil
+	})
+	return fin
+}
+
+// received handles what the reader read.
+func (c *netConn) received(b []byte, together bool, err error) {
+	c.reading = true
+	if c.phase == gone {
+		return
+	}
+	if len(b) > 0 {
+		c.loop.counters.Add(observe.BytesIn, uint64(len(b)))
+		switch c.phase {
+		case open:
+			c.protocol.Receive(b)
+		default:
+			if c.discard -= len(b); c.discard <= 0 && c.phase == lingering {
+				c.destroy()
+				return
+			}
+		}
+	}
+	if c.phase == gone {
+		return
+	}
+	if together || errors.Is(err, io.EOF) {
+		c.peerDone = true
+		switch c.phase {
+		case open:
+			c.protocol.PeerClosed(together, 0)
+		case lingering:
+			c.destroy()
+		}
+		return
+	}
+	if err != nil {
+		c.lose()
+		return
+	}
+	c.readOn()
+}
+
+// lose ends a connection that is gone, and tells its protocol.
+func (c *netConn) lose() {
+	tell := c.phase == open
+	c.destroy()
+	if tell {
+		c.protocol.Lost()
+	}
+}
+
+func (c *netConn) destroy() {
+	if c.phase == gone {
+		return
+	}
+	l := c.loop
+	c.Idle(false)
+	if c.paused {
+		l.counters.Dec(observe.ConnectionsReadsPaused)
+	}
+	c.phase = gone
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.nc.Close()
+	close(c.output)
+	c.more <- false // the reader takes it now, or once its last read has failed
+	delete(l.conns, c)
+	l.shared.open.Add(-1)
+	l.counters.Add(observe.ConnectionsClosed, 1)
+	l.counters.Dec(observe.ConnectionsOpen)
+}

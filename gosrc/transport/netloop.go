@@ -1,0 +1,291 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"spvn/gosrc/call"
+	"spvn/gosrc/link"
+	"spvn/gosrc/observe"
+)
+
+// NetLoop is the transport for systems without epoll and for streams that are no sockets.
+// It has the methods of Loop. One goroutine, the loop, runs all protocols and the engine,
+// exactly as a poll loop does; each connection adds one goroutine that reads and one that
+// writes, which only move bytes and post to the loop. They end when the connection is
+// closed, the loop's own helpers when the loop ends.
+//
+// One thing it cannot do: while reading is paused it does not see that a peer has left.
+type NetLoop struct {
+	config   *Config
+	shared   *Shared
+	engine   Engine
+	counters *observe.Shard
+	index    int
+	bell     *os.File
+
+	now       int64
+	conns     map[*netConn]struct{}
+	dirty     []*netConn
+	listeners []net.Listener
+	draining  bool
+	stopped   bool
+
+	mailbox  sync.Mutex
+	messages []func() // guarded by mailbox
+	ended    bool     // guarded by mailbox
+	wake     chan struct{}
+	done     chan struct{}
+}
+
+// NewNetLoop makes loop i. bell is the doorbell that workers ring; the loop owns it.
+func NewNetLoop(i, bell int, config *Config, shared *Shared, engine Engine) (*NetLoop, error) {
+	return &NetLoop{
+		config: config, shared: shared, engine: engine, counters: config.Counters[i], index: i,
+		bell:  os.NewFile(uintptr(bell), "doorbell"),
+		now:   link.Monotonic(),
+		conns: map[*netConn]struct{}{},
+		wake:  make(chan struct{}, 1),
+		done:  make(chan struct{}),
+	}, nil
+}
+
+// Start runs the loop until Stop.
+func (l *NetLoop) Start() {
+	go l.listenToBell()
+	go l.run()
+}
+
+// Done is closed when the loop has ended and closed all its connections.
+func (l *NetLoop) Done() <-chan struct{} { return l.done }
+
+// Post has f run on the loop's goroutine, soon. After the loop's end f is not run.
+func (l *NetLoop) Post(f func()) {
+	l.mailbox.Lock()
+	if !l.ended {
+		l.messages = append(l.messages, f)
+	}
+	l.mailbox.Unlock()
+	l.nudge()
+}
+
+func (l *NetLoop) nudge() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Stop ends the loop: its connections are closed at once.
+func (l *NetLoop) Stop() { l.Post(func() { l.stopped = true }) }
+
+// listenToBell wakes the loop when a worker rings. Closing the bell ends it.
+func (l *NetLoop) listenToBell() {
+	var count [8]byte
+	for {
+		if _, err := l.bell.Read(count[:]); err != nil {
+			return
+		}
+		l.nudge()
+	}
+}
+
+func (l *NetLoop) run() {
+	defer close(l.done)
+	for !l.stopped {
+		l.guard("loop", l.turn)
+	}
+	l.closeListeners()
+	for c := range l.conns {
+		l.guard("connection", c.lose)
+	}
+	l.mailbox.Lock()
+	l.ended = true
+	l.mailbox.Unlock()
+	l.engine.Publish()
+	l.counters.Publish()
+	l.bell.Close()
+}
+
+func (l *NetLoop) guard(what string, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.counters.Add(observe.LoopPanics, 1)
+			l.config.Log("error", "panic", fmt.Sprintf("internal error in a %s, please report it: %v\n%s", what, p, debug.Stack()))
+		}
+	}()
+	f()
+}
+
+func (l *NetLoop) turn() {
+	l.wait()
+	l.now = link.Monotonic()
+	l.engine.Wake(l.now)
+	l.counters.Add(observe.LoopWakeups, 1)
+	l.mailbox.Lock()
+	messages := l.messages
+	l.messages = nil
+	l.mailbox.Unlock()
+	for _, f := range messages {
+		l.guard("message", f)
+	}
+	l.engine.Publish()
+	for l.engine.Turn() {
+		l.flush()
+		l.engine.Publish()
+	}
+	l.flush()
+	l.engine.Publish()
+	l.counters.Publish()
+}
+
+func (l *NetLoop) wait() {
+	limit, ok := l.engine.Arm()
+	if !ok {
+		return
+	}
+	if limit == 0 {
+		<-l.wake
+		return
+	}
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-l.wake:
+	case <-t.C:
+	}
+}
+
+func (l *NetLoop) flush() {
+	for i := 0; i < len(l.dirty); i++ {
+		c := l.dirty[i]
+		c.dirty = false
+		if c.phase != gone {
+			l.guard("connection", c.flush)
+		}
+	}
+	l.dirty = l.dirty[:0]
+}
+
+// Listen, on the loop's goroutine, accepts connections from a listening socket, whose
+// descriptor is duplicated.
+func (l *NetLoop) Listen(fd int, local call.Addr, wildcard, unixSocket bool) error {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(dup), "listener")
+	ln, err := net.FileListener(f)
+	f.Close()
+	if err != nil {
+		return err
+	}
+	if u, ok := ln.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+	}
+	l.listeners = append(l.listeners, ln)
+	go l.accept(ln, local, wildcard)
+	return nil
+}
+
+// accept ends when its listener is closed.
+func (l *NetLoop) accept(ln net.Listener, local call.Addr, wildcard bool) {
+	for {
+		nc, err := ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			l.Post(func() {
+				l.counters.Add(observe.AcceptErrors, 1)
+				l.config.Log("warning", "accept", fmt.Sprintf("cannot accept connections: %v", err))
+				l.shed(shedAtOnce)
+			})
+			time.Sleep(acceptPause) // the kernel's backlog keeps who comes
+			continue
+		}
+		own := local
+		if wildcard {
+			own = netAddr(nc.LocalAddr())
+		}
+		l.Post(func() { l.adopt(nc, netAddr(nc.RemoteAddr()), own) })
+	}
+}
+
+func netAddr(a net.Addr) call.Addr {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return call.Addr{Host: a.AddrPort().Addr().Unmap().String(), Port: int32(a.Port)}
+	case *net.UnixAddr:
+		if a != nil {
+			return call.Addr{Host: a.Name, Port: -1}
+		}
+	}
+	return call.Addr{Port: -1}
+}
+
+// adopt takes over a connection.
+func (l *NetLoop) adopt(nc net.Conn, peer, local call.Addr) {
+	if limit := l.config.MaxConnections; limit > 0 && l.shared.open.Load() >= int64(limit) && l.shed(shedAtOnce) == 0 {
+		l.counters.Add(observe.ConnectionsOverLimit, 1)
+		nc.Close()
+		return
+	}
+	c := &netConn{loop: l, nc: nc, more: make(chan bool, 2), output: make(chan []byte, 1), idle: true, idleSince: l.now}
+	l.conns[c] = struct{}{}
+	l.shared.open.Add(1)
+	l.counters.Add(observe.ConnectionsAccepted, 1)
+	l.counters.Add(observe.ConnectionsOpen, 1)
+	l.counters.Add(observe.ConnectionsIdle, 1)
+	c.protocol = l.config.NewProtocol(l.index, c, peer, local, call.HTTP)
+	go c.read()
+	go c.write()
+	if l.draining {
+		c.protocol.Drain()
+	}
+}
+
+// shed closes up to n of the longest idle connections and returns how many it closed.
+func (l *NetLoop) shed(n int) int {
+	closed := 0
+	for ; closed < n; closed++ {
+		var oldest *netConn
+		for c := range l.conns {
+			if c.idle && (oldest == nil || c.idleSince < oldest.idleSince) {
+				oldest = c
+			}
+		}
+		if oldest == nil {
+			break
+		}
+		oldest.lose()
+	}
+	l.counters.Add(observe.ConnectionsShed, uint64(closed))
+	return closed
+}
+
+// Drain, on the loop's goroutine, says that the server stops: the listeners close, and
+// every connection is told.
+func (l *NetLoop) Drain() {
+	l.closeListeners()
+	l.draining = true
+	for c := range l.conns {
+		if c.phase == open {
+			l.guard("connection", c.protocol.Drain)
+		}
+	}
+}
+
+func (l *NetLoop) closeListeners() {
+	for _, ln := range l.listeners {
+		ln.Close()
+	}
+	l.listeners = nil
+}
