@@ -2,6 +2,8 @@
 
     pip install litestar
     spvn litestar_app:app --app-dir examples
+
+The app is Litestar's and knows nothing of spvn.
 """
 
 import asyncio

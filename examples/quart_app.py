@@ -2,6 +2,8 @@
 
     pip install quart
     spvn quart_app:app --app-dir examples
+
+The app is Quart's and knows nothing of spvn.
 """
 
 from __future__ import annotations

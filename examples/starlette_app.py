@@ -2,6 +2,8 @@
 
     pip install starlette
     spvn starlette_app:app --app-dir examples
+
+The app is Starlette's and knows nothing of spvn.
 """
 
 from __future__ import annotations
@@ -32,7 +34,11 @@ async def as_json(request: Request) -> JSONResponse:
 
 
 async def echo(request: Request) -> StreamingResponse:
-    """Sends the body back as it comes in."""
+    """Sends the body back as it comes in.
+
+    Reading while sending needs a server of ASGI 2.4, as spvn is: below that Starlette looks for a client that left by
+    reading the request itself, and takes the body away from here.
+    """
     kind = request.headers.get("content-type", "application/octet-stream")
     return StreamingResponse(request.stream(), media_type=kind)
 

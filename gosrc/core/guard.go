@@ -1,5 +1,3 @@
-//go:build python
-
 package main
 
 import (
