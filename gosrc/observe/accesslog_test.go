@@ -21,9 +21,11 @@ import (
 func pipe(t *testing.T) (r *os.File, w int) {
 	t.Helper()
 	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+	if err := unix.Pipe(p[:]); err != nil {
 		t.Fatal(err)
 	}
+	unix.CloseOnExec(p[0])
+	unix.CloseOnExec(p[1])
 	r = os.NewFile(uintptr(p[0]), "pipe")
 	t.Cleanup(func() { r.Close() })
 	return r, p[1]

@@ -2,7 +2,6 @@ package observe
 
 import (
 	"math/bits"
-	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -11,6 +10,8 @@ import (
 // goroutine may use. Its methods may be called concurrently.
 type Registry struct {
 	counts [NumCounters]atomic.Uint64 // of Add
+
+	reading sync.Mutex // held by the one reader of the shards
 
 	mu      sync.Mutex
 	shards  []*Shard
@@ -51,17 +52,27 @@ func (r *Registry) Add(c Counter, n uint64) { r.counts[c].Add(n) }
 type Shard struct {
 	// Owned by the loop. A count is a plain addition; a bit says that it has changed.
 	local [NumCounters]uint64
-	dirty [(NumCounters + 63) / 64]uint64
+	dirty counterSet
 
 	_ [128]byte // keeps readers off the loop's cache lines
 
-	// Written by Publish. version is odd while it writes.
-	version atomic.Uint64
-	counts  [NumCounters]atomic.Uint64
+	// There are two copies, and there is one reader at a time, so that the loop always
+	// finds one that it can write without waiting.
+	copies  [2]shardCopy
+	latest  atomic.Uint32 // the copy that was written last
 	timings [NumTimings]Histogram
 
 	_ [128]byte
 }
+
+type shardCopy struct {
+	missing counterSet // owned by the loop: what has changed since it wrote this copy
+
+	mu     sync.Mutex
+	counts [NumCounters]uint64 // guarded by mu
+}
+
+type counterSet [(NumCounters + 63) / 64]uint64
 
 // Add counts n of c, or raises the gauge c by n.
 func (s *Shard) Add(c Counter, n uint64) {
@@ -79,38 +90,45 @@ func (s *Shard) Dec(c Counter) { s.Add(c, ^uint64(0)) }
 func (s *Shard) Observe(t Timing, ns int64) { s.timings[t].Record(ns) }
 
 // Publish lets readers see what was counted. A loop calls it once in each wake-up, before
-// it sleeps; it costs some 5 ns for each counter that changed.
+// it sleeps; it never waits, and costs about 20 ns and a few for each changed counter.
 func (s *Shard) Publish() {
-	if s.dirty == [len(s.dirty)]uint64{} {
+	if s.dirty == (counterSet{}) {
 		return
 	}
-	s.version.Add(1)
-	for i := range s.dirty {
-		for d := s.dirty[i]; d != 0; d &= d - 1 {
-			c := i<<6 + bits.TrailingZeros64(d)
-			s.counts[c].Store(s.local[c])
-		}
-		s.dirty[i] = 0
+	for i, d := range s.dirty {
+		s.copies[0].missing[i] |= d
+		s.copies[1].missing[i] |= d
 	}
-	s.version.Add(1)
+	s.dirty = counterSet{}
+	at := s.latest.Load()
+	if s.copies[at].mu.TryLock() {
+		s.write(&s.copies[at])
+		return
+	}
+	at ^= 1
+	s.copies[at].mu.Lock() // the reader has the other one
+	s.write(&s.copies[at])
+	s.latest.Store(at)
 }
 
-// read adds what was published to sums. Reading takes some 100 ns and a loop publishes once
-// in many microseconds, so the bound on tries is only reached when its thread lost its
-// processor in the middle of a Publish; then the sums may be off by that batch.
-func (s *Shard) read(sums *[NumCounters]uint64) {
-	var got [NumCounters]uint64
-	for range 1000 {
-		before := s.version.Load()
-		for c := range got {
-			got[c] = s.counts[c].Load()
+// write brings a locked copy up to date and unlocks it.
+func (s *Shard) write(to *shardCopy) {
+	for i := range to.missing {
+		for d := to.missing[i]; d != 0; d &= d - 1 {
+			c := i<<6 + bits.TrailingZeros64(d)
+			to.counts[c] = s.local[c]
 		}
-		if before&1 == 0 && s.version.Load() == before {
-			break
-		}
-		runtime.Gosched()
 	}
-	for c, n := range got {
+	to.mu.Unlock()
+	to.missing = counterSet{}
+}
+
+// read adds what was published last to sums. Registry.reading must be held.
+func (s *Shard) read(sums *[NumCounters]uint64) {
+	from := &s.copies[s.latest.Load()]
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	for c, n := range from.counts {
 		sums[c] += n
 	}
 }

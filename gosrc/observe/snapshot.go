@@ -18,17 +18,19 @@ func (r *Registry) Snapshot() *Snapshot {
 	r.mu.Lock()
 	shards, sources := r.shards, r.sources // append-only, so the slices stay valid
 	r.mu.Unlock()
+	for _, src := range sources {
+		s.Sources[src.name] = src.read()
+	}
 	for c := range r.counts {
 		s.Counters[c] = r.counts[c].Load()
 	}
+	r.reading.Lock()
+	defer r.reading.Unlock()
 	for _, shard := range shards {
 		shard.read(&s.Counters)
 		for t := range s.Timings {
 			s.Timings[t].Add(&shard.timings[t])
 		}
-	}
-	for _, src := range sources {
-		s.Sources[src.name] = src.read()
 	}
 	return s
 }
