@@ -44,11 +44,14 @@ func printable(s string) string {
 
 // tcpError explains why bind or listen failed for a host and port.
 func (o origin) tcpError(err error, where string, port int) *Error {
+	if where == o.value {
+		where = "this address" // the message has it already
+	}
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return o.errorf(err, "%s is already in use; stop the process that listens there, or choose another port", where)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return o.errorf(err, "%s is not an address of this machine; 0.0.0.0 listens on all its IPv4 addresses", where)
+		return o.errorf(err, "%s is not one of this machine's; 0.0.0.0 stands for all of its IPv4 addresses", where)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		if port > 0 && port < 1024 {
 			return o.errorf(err, "no permission to listen on %s; ports below 1024 need root or CAP_NET_BIND_SERVICE, so choose a higher one", where)
@@ -70,7 +73,7 @@ func (o origin) unixError(err error, path string) *Error {
 	case errors.Is(err, unix.ENOTDIR):
 		return o.errorf(err, "a part of %s before its last is not a directory", printable(path))
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return o.errorf(err, "no permission to make or replace %s", printable(path))
+		return o.errorf(err, "no permission to make or replace %s; see the owner and mode of its directory", printable(path))
 	case errors.Is(err, unix.EADDRINUSE):
 		return o.errorf(err, "another process listens there; stop it, or choose another path")
 	case errors.Is(err, unix.EROFS):

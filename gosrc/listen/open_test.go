@@ -195,7 +195,7 @@ func TestOpenName(t *testing.T) {
 	}
 
 	resolveTo(t, nil, "203.0.113.1", "203.0.113.2")
-	wantError(t, bind("app.internal:0"), "203.0.113.2:0 is not an address of this machine")
+	wantError(t, bind("app.internal:0"), "203.0.113.2:0 is not one of this machine's")
 	resolveTo(t, &net.DNSError{Err: "no such host", Name: "app.internal", IsNotFound: true})
 	wantError(t, bind("app.internal:0"), "no address is known for the name app.internal")
 	resolveTo(t, nil)
@@ -207,14 +207,14 @@ func TestOpenName(t *testing.T) {
 func TestOpenTCPErrors(t *testing.T) {
 	taken := open(t, bind("127.0.0.1:0"))[0]
 	here := fmt.Sprintf("127.0.0.1:%d", taken.Port)
-	e := wantError(t, bind(here), "--bind "+here+": "+here+" is already in use; stop")
+	e := wantError(t, bind(here), "--bind "+here+": this address is already in use; stop")
 	if e.Option != "--bind" || e.Value != here || !errors.Is(e, unix.EADDRINUSE) {
 		t.Errorf("error = %+v; want --bind, the address, EADDRINUSE", e)
 	}
 	wantError(t, bind("127.0.0.2:0", here), "is already in use; stop")
-	wantError(t, Config{Host: "127.0.0.1", Port: taken.Port, FD: -1}, "--host/--port "+here+": "+here+" is already in use")
-	wantError(t, bind("203.0.113.1:0"), "203.0.113.1:0 is not an address of this machine")
-	wantError(t, bind("[fe80::1%nosuch0]:0"), "is not an address of this machine")
+	wantError(t, Config{Host: "127.0.0.1", Port: taken.Port, FD: -1}, "--host/--port "+here+": this address is already in use")
+	wantError(t, bind("203.0.113.1:0"), "this address is not one of this machine's")
+	wantError(t, bind("[fe80::1%nosuch0]:0"), "is not one of this machine's")
 	wantError(t, Config{Host: "127.0.0.1", Port: 65536, FD: -1}, "65536 is not a port")
 	wantError(t, Config{Host: "127.0.0.1", Port: -1, FD: -1}, "-1 is not a port")
 	wantError(t, Config{Host: "a b", FD: -1}, "is neither an address nor a host name")
@@ -239,11 +239,11 @@ func TestTCPErrorMessages(t *testing.T) {
 		port int
 		want string
 	}{
-		{unix.EACCES, 80, "no permission to listen on h:80; ports below 1024 need root"},
-		{unix.EACCES, 8000, "no permission to listen on h:80"},
+		{unix.EACCES, 80, "no permission to listen on this address; ports below 1024 need root"},
+		{unix.EACCES, 8000, "no permission to listen on this address"},
 		{unix.EAFNOSUPPORT, 80, "no IPv6"},
 		{unix.EMFILE, 80, "ulimit -n"},
-		{fmt.Errorf("bind: %w", unix.EIO), 80, "cannot listen on h:80: input/output error"},
+		{fmt.Errorf("bind: %w", unix.EIO), 80, "cannot listen on this address: input/output error"},
 	} {
 		if got := o.tcpError(tt.err, "h:80", tt.port).Message; !strings.Contains(got, tt.want) {
 			t.Errorf("message of %v = %q; want %q in it", tt.err, got, tt.want)

@@ -188,7 +188,7 @@ func TestUnixErrors(t *testing.T) {
 // When a later address is no good, the socket files of the earlier ones go again.
 func TestUnixAllOrNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	wantError(t, bind("unix:"+path, "203.0.113.1:0"), "not an address of this machine")
+	wantError(t, bind("unix:"+path, "203.0.113.1:0"), "not one of this machine's")
 	if exists(path) {
 		t.Errorf("the socket file is still there")
 	}
