@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -35,6 +37,7 @@ class BuildExtensions(build_ext):
     def run(self) -> None:
         try:
             toolchain.check()
+            use_compiler(toolchain.c_compiler())
             super().run()
         except toolchain.BuildProblem as problem:
             raise SystemExit(f"error: {problem}") from None
@@ -83,6 +86,13 @@ class SourceDistribution(sdist):
         command = [toolchain.go(), "mod", "vendor", "-o", os.path.abspath(os.path.join(base_dir, "vendor"))]
         print(join(command), flush=True)
         subprocess.run(command, cwd=HERE, env=toolchain.go_environment(), check=True)
+
+
+def use_compiler(compiler: str) -> None:
+    """Has setuptools take this compiler where the one that Python was built with is not there."""
+    own = split(sysconfig.get_config_var("CC") or "")
+    if "CC" not in os.environ and not (own and shutil.which(own[0])):
+        os.environ.update(CC=compiler, LDSHARED=f"{compiler} -shared")
 
 
 def split(flags: str) -> list[str]:
