@@ -105,7 +105,7 @@ async def until_gone(receive):
 
 
 async def faults(scope, receive, send):
-    """For the fault works. /hello answers at once, /block holds the loop for 2 s, /burn for 5 ms, /pid names the process."""
+    """For the fault works: /block holds the loop for 2 s, /burn for 5 ms, /pid names the process, others say hello."""
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
     path = scope["path"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 from fastapi import FastAPI
 from pydantic import BaseModel
 
@@ -14,7 +12,7 @@ class Item(BaseModel):
     name: str
     price: float
     tags: list[str] = []
-    note: Optional[str] = None
+    note: str = ""
 
 
 @app.get("/")

@@ -1,6 +1,6 @@
 """Starts the servers whose command line lacks what every other one has: workers, a backlog.
 
-    python launch.py SERVER MODULE:APP PORT WORKERS BACKLOG
+python launch.py SERVER MODULE:APP PORT WORKERS BACKLOG
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 def freastal(app: Any, port: int, workers: int, backlog: int) -> None:
     # Its backlog is compiled in (4096 in 0.0.3).
-    import freastal as server
+    import freastal as server  # type: ignore[import-not-found]
 
     server.serve_asgi(app, host="127.0.0.1", port=port, workers=workers)
 
 
 def fastpysgi(app: Any, port: int, workers: int, backlog: int) -> None:
-    import fastpysgi as module
+    import fastpysgi as module  # type: ignore[import-not-found]
 
     module.server.backlog = backlog
     module.server.tcp_nodelay = 1  # all the others set it

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures spvn beside its rivals: `python perf/run.py --help`. The harness is the package spvnperf beside this file."""
+"""Measures spvn beside its rivals: `python perf/run.py --help`. The harness is the package spvnperf."""
 
 import sys
 from pathlib import Path

@@ -66,7 +66,11 @@ const perSource = 8000
 
 // dial connects connection number n.
 func (t *target) dial(n int) (*client, error) {
-	d := net.Dialer{Timeout: t.timeout, KeepAlive: -1}
+	return t.dialBefore(n, time.Now().Add(t.timeout))
+}
+
+func (t *target) dialBefore(n int, deadline time.Time) (*client, error) {
+	d := net.Dialer{Deadline: deadline, KeepAlive: -1}
 	if host, _, err := net.SplitHostPort(t.addr); err == nil && host == "127.0.0.1" {
 		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+n/perSource))}
 		// Without it bind(2) would take a port number away from every destination at once.
@@ -91,7 +95,11 @@ func (t *target) dial(n int) (*client, error) {
 // call asks once and reads the whole answer. stage says where an error happened; reusable whether the
 // connection may carry another call.
 func (c *client) call(t *target) (code int, reusable bool, stage string, err error) {
-	if err := c.SetDeadline(time.Now().Add(t.timeout)); err != nil {
+	return c.callBefore(t, time.Now().Add(t.timeout))
+}
+
+func (c *client) callBefore(t *target, deadline time.Time) (code int, reusable bool, stage string, err error) {
+	if err := c.SetDeadline(deadline); err != nil {
 		return 0, false, "write", err
 	}
 	if _, err := c.Write(t.request); err != nil {

@@ -19,6 +19,7 @@ type command struct {
 
 var commands = []command{
 	{"rate", "calls at a constant rate, whatever the server does (vegeta)", runRate},
+	{"open", "the same, going round all connections in turn", runOpen},
 	{"closed", "connections opened at once; each asks again when it was answered", runClosed},
 	{"idle", "opens connections, asks one call each, holds them until a line on standard input", runIdle},
 	{"sse", "subscribes to a server-sent event stream and accounts for every event", runSSE},

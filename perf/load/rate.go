@@ -10,31 +10,6 @@ import (
 	vegeta "github.com/tsenart/vegeta/v12/lib"
 )
 
-type rateReport struct {
-	account
-	Rate        int       `json:"rate"`
-	Connections int       `json:"connections"`
-	Seconds     float64   `json:"seconds"`
-	Late        quantiles `json:"late_us"` // how far behind its schedule this program sent
-	Call        quantiles `json:"call_us"` // from the scheduled moment, so lateness counts too
-	Series      []point   `json:"series"`
-}
-
-// point is one slice of the run, by the scheduled moment of its calls.
-type point struct {
-	Second float64 `json:"second"`
-	Calls  int     `json:"calls"`
-	Lost   int     `json:"lost"` // anything but a 200
-	P50    float64 `json:"p50"`
-	P99    float64 `json:"p99"`
-	Max    float64 `json:"max"`
-
-	latencies []time.Duration
-}
-
-// slice is the width of a point.
-const slice = 100 * time.Millisecond
-
 // runRate is an open loop: call number n is sent at n/rate, however slow the answers are. Go's HTTP client would ask a GET
 // again on a connection that died; a POST it does not once a byte was written, so the body also keeps the account honest.
 func runRate(args []string) (any, error) {
@@ -57,49 +32,52 @@ func runRate(args []string) (any, error) {
 		Method: http.MethodPost, URL: *url, Body: bytes.Repeat([]byte{'x'}, *size),
 		Header: http.Header{"Content-Type": {"application/octet-stream"}},
 	})
-	pace := vegeta.ConstantPacer{Freq: *rate, Per: time.Second}
+	planned := max(int(duration.Seconds()*float64(*rate)), 1)
+	pace := countedPacer{vegeta.ConstantPacer{Freq: *rate, Per: time.Second}, uint64(planned)}
 
-	report := &rateReport{account: *newAccount(), Rate: *rate, Connections: *connections}
-	report.Planned = int(duration.Seconds() * float64(*rate))
+	report := &rateReport{account: *newAccount(), Rate: *rate, Connections: *connections, Series: newSeries(*duration)}
+	report.Planned = planned
 	var late []time.Duration
 	var results []*vegeta.Result
 	start := time.Now()
-	for r := range attacker.Attack(targeter, pace, *duration, "load") {
+	for r := range attacker.Attack(targeter, pace, 0, "load") {
 		results = append(results, r)
 	}
 	report.Seconds = time.Since(start).Seconds()
-	report.Unsent = report.Planned - len(results)
-	report.Series = make([]point, (*duration+slice-1)/slice)
+	report.Unsent = planned - len(results)
 	begin := scheduleStart(results, *rate)
 	for _, r := range results {
 		due := time.Duration(r.Seq) * time.Second / time.Duration(*rate)
-		behind := max(r.Timestamp.Sub(begin)-due, 0)
-		late = append(late, behind)
-		p := &report.Series[min(int(due/slice), len(report.Series)-1)]
-		p.Calls++
-		if r.Code == 0 {
+		late = append(late, max(r.Timestamp.Sub(begin)-due, 0))
+		p := report.Series.at(due)
+		switch {
+		case r.Code == 0:
 			report.Errors[kindOfText(r.Error)]++
 			p.Lost++
-			continue
-		}
-		if r.Error != "" && r.Code == 200 { // the head came, the body did not
+		case r.Code == 200 && r.Error != "": // the head came, the body did not
 			report.Errors["read body: "+kindOfText(r.Error)]++
 			p.Lost++
-			continue
+		default:
+			report.answered(int(r.Code), r.Latency)
+			p.answered(int(r.Code), r.Latency)
 		}
-		report.answered(int(r.Code), r.Latency+behind)
-		p.latencies = append(p.latencies, r.Latency+behind)
-		if r.Code != 200 {
-			p.Lost++
-		}
-	}
-	for i := range report.Series {
-		p := &report.Series[i]
-		q := quantilesOf(p.latencies)
-		p.Second, p.P50, p.P99, p.Max = (time.Duration(i) * slice).Seconds(), q.P50, q.P99, q.Max
 	}
 	report.Late, report.Call = quantilesOf(late), quantilesOf(report.calls)
+	report.Series.finish()
 	return report, report.balance()
+}
+
+// countedPacer ends after so many calls. Vegeta's own end, after so much time, leaves out the calls it is late with.
+type countedPacer struct {
+	vegeta.ConstantPacer
+	planned uint64
+}
+
+func (p countedPacer) Pace(elapsed time.Duration, hits uint64) (wait time.Duration, stop bool) {
+	if hits >= p.planned {
+		return 0, true
+	}
+	return p.ConstantPacer.Pace(elapsed, hits)
 }
 
 // scheduleStart is the moment from which every call was due at Seq/rate: vegeta starts its clock inside Attack, so it is taken

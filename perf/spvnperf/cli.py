@@ -7,9 +7,10 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any
 
 from . import environment, machine, plots, report, runner, works
 from .context import Context
@@ -21,25 +22,41 @@ from .summary import summarize
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="perf/run.py",
-        description="Measures spvn beside its rivals: same app, same flags, interleaved rounds. Results are JSON, a Markdown report and SVG plots.",
+        description="Measures spvn beside its rivals: same app, same flags, interleaved rounds."
+        " Results are JSON, a Markdown report and SVG plots.",
     )
-    p.add_argument("--quick", action="store_true", help="five minutes: raw hello and 10 KB echo at 1, 64 and 512 connections")
+    p.add_argument(
+        "--quick", action="store_true", help="five minutes: raw hello and 10 KB echo at 1, 64 and 512 connections"
+    )
     p.add_argument("--servers", type=names, metavar="A,B", help="only these (default: those each work names)")
     p.add_argument("--works", type=names, metavar="A,B", help="only these works")
     p.add_argument("--connections", type=numbers, metavar="N,M", help="these sizes instead of each work's own")
     p.add_argument("--rounds", type=positive(int), default=3, help="interleaved rounds (default: 3)")
-    p.add_argument("--seconds", type=positive(float), default=2, help="length of a measurement; wrk rounds it up (default: 2)")
+    p.add_argument(
+        "--seconds", type=positive(float), default=2, help="length of a measurement; wrk rounds it up (default: 2)"
+    )
     p.add_argument("--warmup", type=positive(float), default=0.4, help="seconds of calls before it (default: 0.4)")
     p.add_argument("--backlog", type=positive(int), default=4096, help="every server's --backlog (default: 4096)")
     p.add_argument("--wrk-threads", type=positive(int), default=1, help="threads of wrk (default: 1)")
-    p.add_argument("--pin", choices=("auto", "apart", "off"), default="auto", help="own processors for the client (auto: from 4 on)")
-    p.add_argument("--output", type=Path, metavar="PATH", help="results without suffix (default: perf/results/quick or .../full)")
-    p.add_argument("--env", type=Path, default=HERE / ".env", help="the servers' virtual environment (default: perf/.env)")
+    p.add_argument(
+        "--pin",
+        choices=("auto", "apart", "off"),
+        default="auto",
+        help="own processors for the client (auto: from 4 on)",
+    )
+    p.add_argument(
+        "--output", type=Path, metavar="PATH", help="results without suffix (default: perf/results/quick or .../full)"
+    )
+    p.add_argument(
+        "--env", type=Path, default=HERE / ".env", help="the servers' virtual environment (default: perf/.env)"
+    )
     p.add_argument("--python", help="interpreter for that environment (default: Python 3.13 where there is one)")
     p.add_argument("--list", action="store_true", help="list servers and works, and stop")
     p.add_argument("--plan", action="store_true", help="print the rows in order and about how long they take, and stop")
     p.add_argument("--check", action="store_true", help="only start every server once with its flags and ask one call")
-    p.add_argument("--render", type=Path, metavar="JSON", help="render the report and plots of earlier results again, and stop")
+    p.add_argument(
+        "--render", type=Path, metavar="JSON", help="render the report and plots of earlier results again, and stop"
+    )
     return p
 
 
@@ -62,7 +79,7 @@ def positive(kind: Any) -> Any:
     return convert
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         return command(options)
@@ -92,9 +109,12 @@ def command(options: argparse.Namespace) -> int:
     name = "quick" if options.quick else "full"
     output = (options.output or HERE / "results" / name).with_suffix(".json")
     limit = machine.raise_descriptor_limit()
-    largest = max(cell.size for cell, _, _ in rows if cell.work.kind not in ("rate", "fault", "startup") or cell.size == 1)
+    largest = max(cell.connections for cell, _, _ in rows)
     if largest + 200 > limit:
-        raise PerfError(f"{largest:,} connections need more than the {limit:,} open files allowed; raise ulimit -n or give --connections")
+        raise PerfError(
+            f"{largest:,} connections need more than the {limit:,} open files allowed;"
+            " raise ulimit -n or give fewer with --connections"
+        )
     needed = {server.name for _, _, server in rows}
     where = environment.prepare(options.env.resolve(), options.python, with_spvn="spvn" in needed)
     context = make_context(options, where)
@@ -113,7 +133,9 @@ def choose(options: argparse.Namespace) -> tuple[set[str], list[works.Work]]:
     everything = {server.name for server in SERVERS}
     chosen = set(options.servers or everything)
     if chosen - everything:
-        raise PerfError(f"no such server: {', '.join(sorted(chosen - everything))}; there are {', '.join(sorted(everything))}")
+        raise PerfError(
+            f"no such server: {', '.join(sorted(chosen - everything))}; there are {', '.join(sorted(everything))}"
+        )
     selected = [works.STARTS] if options.check else works.quick() if options.quick else list(works.WORKS)
     if options.works:
         unknown = set(options.works) - set(works.BY_NAME)
@@ -165,7 +187,10 @@ def describe(
             "load_cpus": context.load_cpus,
         },
         "commands": {
-            server.name: " ".join(server.command(example)).replace(f"{HERE}{os.sep}", "").replace(str(HERE), ".").replace("./", "", 1)
+            server.name: " ".join(server.command(example))
+            .replace(f"{HERE}{os.sep}", "")
+            .replace(str(HERE), ".")
+            .replace("./", "", 1)
             for server in SERVERS
             if server.name in needed
         },

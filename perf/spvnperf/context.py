@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any
 
 from . import procfs
 from .process import Running, serving
@@ -24,8 +25,8 @@ class Context:
     warmup: float
     backlog: int
     wrk_threads: int
-    server_cpus: Optional[Sequence[int]] = None
-    load_cpus: Optional[Sequence[int]] = None
+    server_cpus: Sequence[int] | None = None
+    load_cpus: Sequence[int] | None = None
 
     def serve(self, server: Server, cell: Cell, round_number: int) -> AbstractContextManager[Running]:
         log = self.scratch / "logs" / f"{server.name}-{cell.work.name}-{cell.size}-{round_number}.log"
@@ -45,12 +46,12 @@ def cost(before: procfs.Usage, after: procfs.Usage, calls: int) -> dict[str, Any
     used = after - before
     if calls <= 0:
         return {"cpu_us": None, "user_us": None, "system_us": None, "threads": []}
-    threads = [
+    threads: list[dict[str, Any]] = [
         {"comm": key.comm, "pid": key.pid, "tid": key.tid, "main": key.pid == key.tid, "us": seconds * 1e6 / calls}
         for key, seconds in used.threads.items()
         if seconds > 0
     ]
-    threads.sort(key=lambda thread: -float(thread["us"]))
+    threads.sort(key=lambda thread: -thread["us"])
     return {
         "cpu_us": used.total * 1e6 / calls,
         "user_us": used.user * 1e6 / calls,

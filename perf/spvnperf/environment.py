@@ -1,4 +1,4 @@
-"""The environment that all servers run in: the rivals at their pinned versions, spvn built from this checkout, the load client."""
+"""The environment that all servers run in: pinned rivals, spvn built from this checkout, and the load client."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Optional
 
 from .errors import PerfError
 from .servers import HERE, SERVERS
@@ -55,7 +55,7 @@ def default_python() -> str:
     return sys.executable
 
 
-def prepare(path: Path, python: Optional[str], with_spvn: bool) -> Environment:
+def prepare(path: Path, python: str | None, with_spvn: bool) -> Environment:
     """Creates or completes the environment. What is already up to date is left alone."""
     environment = Environment(path)
     if shutil.which("wrk") is None:
@@ -111,7 +111,9 @@ def digest(files: Iterable[Path]) -> str:
 
 def versions(environment: Environment) -> dict[str, str]:
     """What is installed, by distribution, and the interpreter."""
-    names = sorted({server.distribution for server in SERVERS} | {"uvloop", "httptools", "zttp", "fastapi", "starlette"})
+    names = sorted(
+        {server.distribution for server in SERVERS} | {"uvloop", "httptools", "zttp", "fastapi", "starlette"}
+    )
     code = (
         "import importlib.metadata as m, json, platform, sys\n"
         "found = {'python': platform.python_version()}\n"
@@ -134,11 +136,17 @@ def revision() -> str:
     return commit + ("+" if changed else "")
 
 
-def run(command: list[str], cwd: Optional[Path] = None) -> str:
+def run(command: list[str], cwd: Path | None = None) -> str:
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "VIRTUAL_ENV")}
     try:
         done = subprocess.run(
-            command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_LIMIT
+            command,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=BUILD_LIMIT,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise PerfError(f"{command[0]} did not run: {error}") from None

@@ -1,9 +1,11 @@
-"""What spvn set out to reach beside its rivals, and whether these results show it. A goal that does not hold is printed as such."""
+"""What spvn set out to reach beside its rivals, and whether these results show it.
+
+A goal that does not hold is printed as such.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from .summary import Entry
 
@@ -27,13 +29,13 @@ class Goal:
 @dataclass(frozen=True)
 class Verdict:
     goal: Goal
-    ours: Optional[float]
-    theirs: Optional[float]
+    ours: float | None
+    theirs: float | None
     against: str
-    met: Optional[bool]  # None: not measured
+    met: bool | None  # None: not measured
 
     @property
-    def ratio(self) -> Optional[float]:
+    def ratio(self) -> float | None:
         return self.ours / self.theirs if self.ours is not None and self.theirs else None
 
 

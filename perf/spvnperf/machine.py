@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import resource
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any
 
 
 def describe() -> dict[str, Any]:
@@ -52,10 +53,11 @@ def raise_descriptor_limit() -> int:
     return hard
 
 
-def split_cpus(mode: str) -> tuple[Optional[Sequence[int]], Optional[Sequence[int]]]:
+def split_cpus(mode: str) -> tuple[Sequence[int] | None, Sequence[int] | None]:
     """Processors for the server and for the client: (None, None) when they share.
 
-    "auto" pins them apart on four processors or more (a quarter, at least two, for the client), "apart" also on two, "off" never.
+    "auto" pins them apart on four processors or more (a quarter, at least two, for the client), "apart" also on two,
+    "off" never.
     """
     cpus = sorted(os.sched_getaffinity(0))
     if mode == "off" or (mode == "auto" and len(cpus) < 4) or len(cpus) < 2:

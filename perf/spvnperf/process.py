@@ -1,4 +1,4 @@
-"""A server's life: start it, wait until it answers, stop it. Every wait is bounded, every process it started is ended."""
+"""A server's life: start it, wait until it answers, stop it. Every wait is bounded, every process is ended."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Sequence
 
 from .errors import RowError
 from .servers import HERE, Launch, Server
@@ -47,7 +47,7 @@ def tail(path: Path, lines: int) -> str:
 
 
 def free_port() -> int:
-    """A port outside the range of outgoing connections: a client that dials a dead server must not connect to itself."""
+    """A port outside the range of outgoing connections: who dials a dead server must not connect to itself."""
     for _ in range(200):
         port = random.randrange(20000, 32000)
         with socket.socket() as probe:

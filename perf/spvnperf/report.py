@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from . import goals
 from .summary import CLIENT_FULL, Entry, by_cell, summarize
@@ -22,7 +22,11 @@ def render(results: dict[str, Any], plots: list[Path], folder: Path) -> str:
 
 def heading(results: dict[str, Any]) -> str:
     machine, settings = results["machine"], results["settings"]
-    shared = "the load generator shares them" if not settings["load_cpus"] else f"the client alone on {settings['load_cpus']}"
+    shared = (
+        "the load generator shares them"
+        if not settings["load_cpus"]
+        else f"the client alone on {settings['load_cpus']}"
+    )
     versions = ", ".join(f"{name} {version}" for name, version in sorted(results["versions"].items()))
     return "\n".join(
         [
@@ -33,8 +37,9 @@ def heading(results: dict[str, Any]) -> str:
             f" {machine['system']}, Linux {machine['kernel']}.",
             f"spvn at {results['revision'] or 'no commit'}; {versions}.",
             "",
-            f"One worker unless the row says otherwise, backlog {settings['backlog']}, no access log, HTTP/1.1 in plain text;"
-            f" {settings['rounds']} interleaved rounds of {settings['seconds']:g} s, medians; spread is (max - min) / median."
+            f"One worker unless the row says otherwise, backlog {settings['backlog']}, no access log, HTTP/1.1 in plain"
+            f" text; {settings['rounds']} interleaved rounds of {settings['seconds']:g} s, medians; spread is"
+            " (max - min) / median."
             " CPU is user and system time of the whole process tree for each call. A row with errors is not a record.",
         ]
     )
@@ -68,7 +73,12 @@ def cell_sections(entries: list[Entry], results: dict[str, Any], links: dict[str
         title = f"## {cell[0].title}{f', {size:,}{unit}' if unit else ''}{workers}"
         lines = [title, "", *table(cell, COLUMNS.get(kind, SPEED))]
         lines += notes(cell, threads)
-        for name in (f"{work}-{size}", f"{work}-{size}-latency", f"{work}-{size}-time", work if kind in ("idle", "startup") else ""):
+        for name in (
+            f"{work}-{size}",
+            f"{work}-{size}-latency",
+            f"{work}-{size}-time",
+            work if kind in ("idle", "startup") else "",
+        ):
             if name in links:
                 lines += ["", f"![{name}]({links[name]})"]
         sections.append("\n".join(lines))
@@ -109,10 +119,12 @@ def scaling_section(entries: list[Entry], links: dict[str, str]) -> str:
     lines = [
         "## If cores were free",
         "",
-        "An estimate, not a measurement: 1 s divided by the CPU per call of the server's busiest thread. It assumes that every other thread"
-        " has a core of its own and that the busiest one costs no more there; shared caches and wake-ups across cores make it optimistic.",
+        "An estimate, not a measurement: 1 s divided by the CPU per call of the server's busiest thread. It assumes that"
+        " every other thread has a core of its own and that the busiest one costs no more there; shared caches and"
+        " wake-ups across cores make it optimistic.",
         "",
-        "| server | connections | CPU us/call | busiest thread us/call | its name | main thread us/call | calls/s it could reach |",
+        "| server | connections | CPU us/call | busiest thread us/call | its name | main thread us/call |"
+        " calls/s it could reach |",
         "|---|---|---|---|---|---|---|",
     ]
     for entry in cell:
@@ -135,13 +147,17 @@ def method_section(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def number(value: Optional[float]) -> str:
+def number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}"
 
 
-def duration(micros: Optional[float]) -> str:
+def whole(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def duration(micros: float | None) -> str:
     if micros is None:
         return ""
     if micros < 1000:
@@ -149,11 +165,11 @@ def duration(micros: Optional[float]) -> str:
     return f"{micros / 1000:.1f} ms" if micros < 1e6 else f"{micros / 1e6:.2f} s"
 
 
-def size(count: Optional[float]) -> str:
+def size(count: float | None) -> str:
     return "" if count is None else f"{count / 2**20:.1f} MB"
 
 
-def percent(value: Optional[float]) -> str:
+def percent(value: float | None) -> str:
     return "" if value is None else f"{value * 100:.0f} %"
 
 
@@ -202,16 +218,23 @@ SPEED: list[Column] = [
 ]
 COLUMNS: dict[str, list[Column]] = {
     "rate": [
-        ("planned", lambda e: number(e.get("planned"))),
-        ("answered", lambda e: number(e.get("calls"))),
+        ("planned", lambda e: whole(e.get("planned"))),
+        ("answered", lambda e: whole(e.get("calls"))),
         *COST,
         *LATENCY,
         ERRORS,
     ],
-    "closed": [PER_SECOND, ("planned", lambda e: number(e.get("planned"))), *COST, *LATENCY, ("first answer p99", at("first", "p99")), ERRORS],
+    "closed": [
+        PER_SECOND,
+        ("planned", lambda e: whole(e.get("planned"))),
+        *COST,
+        *LATENCY,
+        ("first answer p99", at("first", "p99")),
+        ERRORS,
+    ],
     "burst": [
-        ("planned", lambda e: number(e.get("planned"))),
-        ("answered", lambda e: number(e.get("calls"))),
+        ("planned", lambda e: whole(e.get("planned"))),
+        ("answered", lambda e: whole(e.get("calls"))),
         ("all done in", lambda e: duration((e.get("seconds") or 0) * 1e6)),
         ("connect p99", at("connect", "p99")),
         ("first answer p99", at("first", "p99")),
@@ -220,9 +243,9 @@ COLUMNS: dict[str, list[Column]] = {
         ERRORS,
     ],
     "idle": [
-        ("held", lambda e: number(e.get("open"))),
-        ("answered afterwards", lambda e: number(e.get("answered_after"))),
-        ("bytes each", lambda e: number(e.get("bytes_per_connection"))),
+        ("held", lambda e: whole(e.get("open"))),
+        ("answered afterwards", lambda e: whole(e.get("answered_after"))),
+        ("bytes each", lambda e: whole(e.get("bytes_per_connection"))),
         ("RSS before", lambda e: size(e.get("rss_before"))),
         *MEMORY,
         ERRORS,
@@ -231,14 +254,15 @@ COLUMNS: dict[str, list[Column]] = {
         ("ready in", lambda e: duration((e.get("ready_ms") or 0) * 1000)),
         ("spread", lambda e: percent(e.spread("ready_ms"))),
         ("CPU until then", lambda e: duration((e.get("start_cpu_ms") or 0) * 1000)),
-        ("processes", lambda e: number(e.get("processes"))),
-        ("backlog", lambda e: number(e.get("backlog"))),
+        ("processes", lambda e: whole(e.get("processes"))),
+        ("backlog", lambda e: whole(e.get("backlog"))),
         *MEMORY,
         ERRORS,
     ],
     "fault": [
-        ("planned", lambda e: number(e.get("planned"))),
-        ("lost", lambda e: number(e.get("lost"))),
+        ("planned", lambda e: whole(e.get("planned"))),
+        ("lost", lambda e: whole(e.get("lost"))),
+        ("connections lost", lambda e: whole(e.get("ended"))),
         ("goodput", lambda e: percent(e.get("goodput"))),
         ("light call p50", at("light", "latency", "p50")),
         *LATENCY,

@@ -1,5 +1,7 @@
-"""How each server is started. The same meaning for all: one process tree on 127.0.0.1, HTTP/1.1 in plain text, no access
-log, the backlog asked for, keep-alive of 75 s, no limit on connections that a work could reach, uvloop where the server uses a loop of Python's.
+"""How each server is started.
+
+The same meaning for all: one process tree on 127.0.0.1, HTTP/1.1 in plain text, no access log, the backlog asked for,
+keep-alive of 75 s, no limit on connections that a work could reach, uvloop where the server uses a loop of Python's.
 """
 
 from __future__ import annotations
@@ -65,6 +67,7 @@ def _granian(launch: Launch) -> list[str]:
         *(f"{launch.bin}/granian", launch.target, "--interface", "asgi", "--host", "127.0.0.1"),
         *("--port", str(launch.port), "--http", "1", "--loop", "uvloop", "--no-access-log", "--log-level", "warning"),
         *("--workers", str(launch.workers), "--backlog", str(launch.backlog), "--backpressure", str(CONNECTIONS)),
+        "--respawn-failed-workers",  # as every other one does without being asked
     ]
 
 
@@ -129,7 +132,14 @@ SERVERS = (
     Server("h2corn", "h2corn", _h2corn, "#8c564b", restart="SIGHUP"),
     Server("freastal", "freastal", _launcher("freastal"), "#e377c2", note="its backlog is fixed at 4096"),
     Server("fastpysgi", "fastpysgi", _launcher("fastpysgi"), "#17becf"),
-    Server("gunicorn", "gunicorn", _gunicorn, "#7f7f7f", restart="SIGHUP", note="-k asgi, uvloop"),
+    Server(
+        "gunicorn",
+        "gunicorn",
+        _gunicorn,
+        "#7f7f7f",
+        restart="SIGHUP",
+        note="-k asgi, uvloop; its worker listens again with a backlog of 100",
+    ),
     Server("hypercorn", "hypercorn", _hypercorn, "#bcbd22", note="uvloop"),
 )
 

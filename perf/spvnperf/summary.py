@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from .stats import median, spread
 
@@ -13,7 +13,7 @@ CLIENT_FULL = 0.95
 
 @dataclass
 class Entry:
-    """One server in one cell. Fields are medians over the rounds that were measured; latency and memory in microseconds and bytes."""
+    """One server in one cell. get() gives medians over the rounds that were measured, in microseconds and bytes."""
 
     work: str
     title: str
@@ -28,11 +28,11 @@ class Entry:
         return [row for row in self.rows if "failed" not in row and "skipped" not in row]
 
     @property
-    def failed(self) -> Optional[str]:
+    def failed(self) -> str | None:
         return next((row["failed"] for row in self.rows if "failed" in row), None)
 
     @property
-    def skipped(self) -> Optional[str]:
+    def skipped(self) -> str | None:
         return next((row["skipped"] for row in self.rows if "skipped" in row), None)
 
     @property
@@ -59,20 +59,20 @@ class Entry:
                 found.append(float(value))
         return found
 
-    def get(self, *path: str) -> Optional[float]:
+    def get(self, *path: str) -> float | None:
         return median(self.values(*path))
 
-    def spread(self, *path: str) -> Optional[float]:
+    def spread(self, *path: str) -> float | None:
         return spread(self.values(*path))
 
-    def busiest_thread(self) -> tuple[Optional[float], str]:
-        """Microseconds a call of the thread that used most, and its name: with cores to spare it is what limits calls/s."""
+    def busiest_thread(self) -> tuple[float | None, str]:
+        """Microseconds a call of the thread that used most, and its name: with cores to spare it limits calls/s."""
         tops = [row["threads"][0] for row in self.measured if row.get("threads")]
         if not tops:
             return None, ""
         return median([float(top["us"]) for top in tops]), str(tops[0]["comm"]) + (" (main)" if tops[0]["main"] else "")
 
-    def main_thread(self) -> Optional[float]:
+    def main_thread(self) -> float | None:
         """Microseconds a call of the busiest main thread of a process: in spvn the one that runs Python."""
         found = []
         for row in self.measured:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Optional, Sequence
 
 FONT = "font-family='Helvetica, Arial, sans-serif'"
 GRID = "#dddddd"
@@ -30,7 +30,8 @@ class Line:
 
 
 def text(x: float, y: float, content: str, *, size: int = 12, anchor: str = "start", extra: str = "") -> str:
-    return f"<text x='{x:.1f}' y='{y:.1f}' font-size='{size}' text-anchor='{anchor}' {FONT} {extra}>{escape(content)}</text>"
+    place = f"x='{x:.1f}' y='{y:.1f}' font-size='{size}' text-anchor='{anchor}'"
+    return f"<text {place} {FONT} {extra}>{escape(content)}</text>"
 
 
 def document(width: int, height: int, title: str, parts: Sequence[str]) -> str:
@@ -62,7 +63,8 @@ def bars(title: str, panels: Sequence[tuple[str, str, Sequence[Bar]]]) -> str:
             opacity = 0.35 if bar.faint else 1
             parts.append(text(x0 + left - 8, y + 14, bar.label, anchor="end"))
             parts.append(
-                f"<rect x='{x0 + left}' y='{y}' width='{max(width, 1):.1f}' height='{row - 6}' fill='{bar.color}' opacity='{opacity}'/>"
+                f"<rect x='{x0 + left}' y='{y}' width='{max(width, 1):.1f}' height='{row - 6}'"
+                f" fill='{bar.color}' opacity='{opacity}'/>"
             )
             parts.append(text(x0 + left + width + 6, y + 14, f"{form.format(bar.value)}{bar.note}"))
     return document(panel_width * len(panels), height, title, parts)
@@ -74,7 +76,7 @@ def lines(
     *,
     x_label: str,
     y_label: str,
-    x_ticks: Optional[Sequence[tuple[float, str]]] = None,
+    x_ticks: Sequence[tuple[float, str]] | None = None,
     log_x: bool = False,
 ) -> str:
     """Lines on a logarithmic y axis: latencies differ by factors. Points at or under zero are left out."""

@@ -1,9 +1,9 @@
-"""What is measured. A work names an app, the client that asks, and the numbers of connections; a cell is one of its rows."""
+"""What is measured. A work names an app, the client that asks, and the numbers of connections; a cell is one row."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Iterator
 
 ALL = (
     *("spvn", "uvicorn", "uvicorn-zttp", "granian", "peregrine", "weft", "h2corn"),
@@ -18,8 +18,9 @@ CLAIMS = ("spvn", "uvicorn", "hypercorn", "granian", "peregrine")
 class Work:
     """A kind of load.
 
-    kind chooses the module that measures it; app is MODULE:ATTRIBUTE in perf/; sizes are connections (or calls a second for
-    the kind "rate"); options go to that module. seconds and rounds override the run's where the kind needs it.
+    kind chooses the module that measures it; app is MODULE:ATTRIBUTE in perf/; sizes are connections (calls a second
+    for the kinds "rate" and "fault"); options go to that module. seconds and rounds override the run's where the kind
+    needs it.
     """
 
     name: str
@@ -46,12 +47,17 @@ class Cell:
     size: int
 
     @property
+    def connections(self) -> int:
+        """The most connections it opens; for constant rates the size is calls a second."""
+        return 4200 if self.work.kind == "fault" else 100 if self.work.kind == "rate" else self.size
+
+    @property
     def label(self) -> str:
         unit = {"rate": "/s", "startup": ""}.get(self.work.kind, " conn")
         return f"{self.work.name} {self.size}{unit}" if unit else self.work.name
 
 
-JSON_ITEM = '{"name":"teapot","price":12.5,"tags":["kitchen","steel"],"note":null}'
+JSON_ITEM = '{"name":"teapot","price":12.5,"tags":["kitchen","steel"],"note":"whistles"}'
 
 WORKS = (
     Work("hello", "wrk", "apps:hello", (1, 64, 512, 5000), "hello, 13 bytes", servers=ALL),

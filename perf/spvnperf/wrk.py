@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
 
 from . import client
 from .errors import RowError
@@ -13,7 +13,8 @@ from .errors import RowError
 TIMEOUT = 10
 MARK = "SPVNPERF "
 
-DONE = """
+DONE = (
+    """
 done = function(summary, latency, requests)
   local e = summary.errors
   io.write(string.format('{mark}{{"calls":%d,"microseconds":%d,"bytes":%d,'
@@ -23,7 +24,10 @@ done = function(summary, latency, requests)
     latency:percentile(50), latency:percentile(90), latency:percentile(99), latency:percentile(99.9),
     latency.max, latency.mean))
 end
-""".replace("{mark}", MARK).replace("{{", "{").replace("}}", "}")
+""".replace("{mark}", MARK)
+    .replace("{{", "{")
+    .replace("}}", "}")
+)
 
 
 @dataclass(frozen=True)

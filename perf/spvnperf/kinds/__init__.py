@@ -1,6 +1,8 @@
-"""One module for each kind of work. Each has `measure(context, server, cell, round_number)`, which starts the server, asks, and
-returns one row as a dict: "errors" by kind always, and of "rate" (calls/s), "cpu_us", "latency" (microseconds), "rss", "pss" (bytes), "threads", "busy"
-(the client's share of a core) what the kind has.
+"""One module for each kind of work.
+
+Each has `measure(context, server, cell, round_number)`, which starts the server, asks, and returns one row as a dict:
+"errors" by kind always, and of "rate" (calls/s), "cpu_us" and "latency" (microseconds), "rss" and "pss" (bytes),
+"threads", "busy" (the client's share of a core) what the kind has.
 """
 
 from __future__ import annotations

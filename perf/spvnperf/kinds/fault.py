@@ -1,6 +1,7 @@
-"""What is lost when something goes wrong: a worker killed, workers restarted, a loop blocked, more asked than can be served.
+"""What is lost when something goes wrong: a worker killed or restarted, a loop blocked, more asked than can be served.
 
-The load is an open loop at a constant rate, so a stalled server cannot slow its clients down; lost is anything but a 200.
+The load is an open loop at a constant rate over 100 keep-alive connections, so a stalled server cannot slow its
+clients down; lost is anything but a 200.
 """
 
 from __future__ import annotations
@@ -102,15 +103,16 @@ def overload(context: Context, running: Running, cell: Cell) -> dict[str, Any]:
 
 
 class RateRun:
-    """`load rate` in the background, so that something can happen meanwhile."""
+    """`load open` in the background, so that something can happen meanwhile."""
 
     def __init__(
         self, context: Context, running: Running, path: str, rate: int, seconds: float, connections: int, timeout: int
     ) -> None:
         self.running = running
         self.limit = seconds + 4 * timeout + 20
-        command = [str(context.load), "rate", "-url", f"http://{running.address}{path}", "-rate", str(rate)]
-        command += ["-duration", f"{seconds}s", "-connections", str(connections), "-timeout", f"{timeout}s"]
+        command = [str(context.load), "open", "-addr", running.address, "-path", path, "-rate", str(rate)]
+        command += ["-duration", f"{seconds}s", "-timeout", f"{timeout}s"]
+        command += ["-connections", str(min(connections, CONNECTIONS)), "-max-connections", str(connections)]
         self.process = subprocess.Popen(
             pinned(command, context.load_cpus),
             stdin=subprocess.DEVNULL,
@@ -128,18 +130,17 @@ class RateRun:
             self.process.wait()
             raise RowError(f"the client was not done after {self.limit:.0f} s") from None
         if self.process.returncode != 0:
-            raise RowError(f"load rate failed: {complaint.strip()[-300:]}")
+            raise RowError(f"load open failed: {complaint.strip()[-300:]}")
         report = load.parse(output)
         return {
             "calls": report["call_us"]["count"],
             "planned": report["planned"],
             "ok": report["ok"],
             "lost": report["planned"] - report["ok"],
+            "ended": report["ended"],
             "seconds": report["seconds"],
             "errors": load.problems(report),
             "latency": load.latency(report["call_us"]),
             "series": report["series"],
             **resident(self.running.root),
         }
-
-

@@ -1,6 +1,7 @@
 """What an idle keep-alive connection costs in memory, and whether it still answers afterwards.
 
-The server is first warmed with calls on few connections, so that what it allocates once is not divided among the idle ones.
+The server is first warmed with calls on few connections, so that what it allocates once is not divided among the
+idle ones.
 Memory in the kernel (about 2 KB a socket, the same for all) is not counted.
 """
 

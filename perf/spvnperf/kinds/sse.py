@@ -1,4 +1,7 @@
-"""Server-sent events: a thousand subscribers, an event every 100 ms each. CPU is per event; latency from the app's stamp to the client's read."""
+"""Server-sent events: a thousand subscribers, an event every 100 ms each.
+
+CPU is for each event; latency is from the app's stamp to the client's read.
+"""
 
 from __future__ import annotations
 

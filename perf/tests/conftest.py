@@ -1,0 +1,6 @@
+"""The driver is not installed; its tests import it from beside them."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
