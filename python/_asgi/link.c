@@ -1,0 +1,630 @@
+/* Link: the worker's end of the memory that it shares with the core, and what Python sees of it. */
+#include "asgi.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+bool link_on_thread(const Link *link) { return link->thread == PyThread_get_thread_ident(); }
+
+int link_check(Link *link)
+{
+    if (link->detached) {
+        PyErr_SetString(link->state->client_disconnected, "The link to the core is closed: nothing more can be sent.");
+        return -1;
+    }
+    if (!link_usable(link)) {
+        PyErr_SetString(PyExc_RuntimeError, "This process was forked from a worker: only the worker itself can answer its calls.");
+        return -1;
+    }
+    return 0;
+}
+
+int link_call_soon(Link *link, PyMethodDef *method)
+{
+    PyObject *callback = PyCFunction_New(method, (PyObject *)link);
+    PyObject *handle = callback == NULL ? NULL : PyObject_CallOneArg(link->call_soon, callback);
+    Py_XDECREF(callback);
+    Py_XDECREF(handle);
+    return handle != NULL ? 0 : -1;
+}
+
+void link_flush(Link *link)
+{
+    if (!link_usable(link)) {
+        return;
+    }
+    for (uint32_t i = 0; i < link->loops; i++) {
+        outbox_publish(&link->outboxes[i]);
+        outbox_ring(&link->outboxes[i]);
+    }
+}
+
+static PyObject *flush(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    Link *link = (Link *)self;
+    link->flush_scheduled = false;
+    link_flush(link);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef flush_method = {"flush", flush, METH_NOARGS, NULL};
+
+void link_flush_soon(Link *link)
+{
+    if (link->flush_scheduled) {
+        return;
+    }
+    if (link_call_soon(link, &flush_method) == 0) {
+        link->flush_scheduled = true;
+    } else {
+        PyErr_Clear(); /* the loop is closing */
+        link_flush(link);
+    }
+}
+
+void link_report(Link *link, PyObject *kind, PyObject *exception, Call *call)
+{
+    PyObject *line = call_request_line(call);
+    PyObject *result = NULL;
+    if (line != NULL && link->on_error != NULL) {
+        result = PyObject_CallFunctionObjArgs(link->on_error, kind, exception != NULL ? exception : Py_None, line, NULL);
+    }
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable(link->on_error);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(line);
+}
+
+/* Control records: those of call 0 go through outbox 0. */
+
+static bool write_control(Link *link, uint16_t type, PyObject *payload)
+{
+    size_t size = payload == NULL || payload == Py_None ? 0 : (size_t)PyBytes_GET_SIZE(payload);
+    uint8_t *record = outbox_reserve(&link->outboxes[0], size, type, 0, 0);
+    if (record != NULL && size > 0) {
+        memcpy(record + SPVN_RECORD_HEADER_SIZE, PyBytes_AS_STRING(payload), size);
+    }
+    return record != NULL;
+}
+
+int link_control(Link *link, uint16_t type, PyObject *payload)
+{
+    if (link_check(link) < 0) {
+        return -1;
+    }
+    if (link->controls_due != NULL || !write_control(link, type, payload)) {
+        PyObject *due = Py_BuildValue("(iO)", (int)type, payload != NULL ? payload : Py_None);
+        if (link->controls_due == NULL) {
+            link->controls_due = PyList_New(0);
+        }
+        int failed = due == NULL || link->controls_due == NULL || PyList_Append(link->controls_due, due) < 0;
+        Py_XDECREF(due);
+        outbox_want_room(&link->outboxes[0]);
+        return failed ? -1 : 0;
+    }
+    link_flush(link);
+    return 0;
+}
+
+void link_control_due(Link *link)
+{
+    while (link->controls_due != NULL) {
+        PyObject *due = PyList_GET_ITEM(link->controls_due, 0);
+        if (!write_control(link, (uint16_t)PyLong_AsLong(PyTuple_GET_ITEM(due, 0)), PyTuple_GET_ITEM(due, 1))) {
+            outbox_want_room(&link->outboxes[0]);
+            return;
+        }
+        if (PyList_GET_SIZE(link->controls_due) == 1) {
+            Py_CLEAR(link->controls_due);
+        } else if (PySequence_DelItem(link->controls_due, 0) < 0) {
+            PyErr_WriteUnraisable((PyObject *)link);
+            return;
+        }
+    }
+}
+
+/* Attaching. */
+
+/* A page that the kernel empties in a forked child: how a child learns, without a system call for each
+ * look and without process-wide state, that the mapping is not there (MADV_DONTFORK). */
+static int guard_fork(Link *link)
+{
+    uint8_t *page = mmap(NULL, 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    *page = 1;
+    link->fork_guard = page;
+#ifdef MADV_WIPEONFORK
+    if (madvise(page, 1, MADV_WIPEONFORK) == 0) {
+        return 0;
+    }
+#endif
+    link->pid = (long)getpid();
+    return 0;
+}
+
+static int refuse(const char *what)
+{
+    PyErr_Format(PyExc_ValueError, "The descriptor is not a link to the core: %s.", what);
+    return -1;
+}
+
+static bool is_power_of_two(uint64_t n) { return n != 0 && (n & (n - 1)) == 0; }
+
+static int map(Link *link, int memfd, PyObject *loop_bells)
+{
+    struct stat status;
+    if (fstat(memfd, &status) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    if (status.st_size < SPVN_HEADER_SIZE) {
+        return refuse("it is too small");
+    }
+    size_t size = (size_t)status.st_size;
+    uint8_t *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+    if (memory == MAP_FAILED) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    link->memory = memory;
+    link->memory_size = size;
+#ifdef MADV_DONTFORK
+    if (madvise(memory, size, MADV_DONTFORK) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+#endif
+    if (get64(memory + SPVN_HEADER_MAGIC) != SPVN_MAGIC) {
+        return refuse("it does not begin as one");
+    }
+    uint32_t version = get32(memory + SPVN_HEADER_VERSION);
+    if (version != SPVN_VERSION) {
+        PyErr_Format(PyExc_ValueError,
+                     "The core speaks version %u of the link and this extension version %d: install the same spvn for both.",
+                     (unsigned)version, SPVN_VERSION);
+        return -1;
+    }
+    link->loops = get32(memory + SPVN_HEADER_LOOPS);
+    uint64_t slots = (uint64_t)link->loops * get32(memory + SPVN_HEADER_SLOTS);
+    uint64_t inbox_size = get32(memory + SPVN_HEADER_INBOX_SIZE), outbox_size = get32(memory + SPVN_HEADER_OUTBOX_SIZE);
+    uint64_t slots_at = get64(memory + SPVN_HEADER_SLOTS_OFFSET), rings_at = get64(memory + SPVN_HEADER_RINGS_OFFSET);
+    uint64_t each = 2 * SPVN_RING_HEADER_SIZE + inbox_size + outbox_size;
+    if (link->loops == 0 || slots == 0 || slots > UINT32_MAX || !is_power_of_two(inbox_size) || !is_power_of_two(outbox_size) ||
+        outbox_size < 1024 || slots_at % SPVN_SLOT_SIZE != 0 || rings_at % 64 != 0 || slots_at > size ||
+        slots * SPVN_SLOT_SIZE > size - slots_at || rings_at > size || link->loops > (size - rings_at) / each) {
+        return refuse("its header does not fit its size");
+    }
+    link->slots = (uint32_t)slots;
+    link->slot_table = memory + slots_at;
+    if (PyTuple_GET_SIZE(loop_bells) != (Py_ssize_t)link->loops) {
+        PyErr_Format(PyExc_ValueError, "The link has %u poll loops, got %zd bells for them.", (unsigned)link->loops,
+                     PyTuple_GET_SIZE(loop_bells));
+        return -1;
+    }
+    link->calls = PyMem_RawCalloc(link->slots, sizeof *link->calls);
+    link->inboxes = PyMem_Calloc(link->loops, sizeof *link->inboxes);
+    link->outboxes = PyMem_Calloc(link->loops, sizeof *link->outboxes);
+    if (link->calls == NULL || link->inboxes == NULL || link->outboxes == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (uint32_t i = 0; i < link->loops; i++) {
+        long bell = PyLong_AsLong(PyTuple_GET_ITEM(loop_bells, i));
+        if (bell == -1 && PyErr_Occurred()) {
+            return -1;
+        }
+        Inbox *in = &link->inboxes[i];
+        Outbox *out = &link->outboxes[i];
+        in->ring = ring_at(memory + rings_at + i * each, inbox_size);
+        out->ring = ring_at(memory + rings_at + i * each + SPVN_RING_HEADER_SIZE + inbox_size, outbox_size);
+        in->bell = out->bell = (int)bell;
+        in->next = in->head_seen = *in->ring.tail;
+        out->next = out->published = *out->ring.head;
+        out->tail_seen = *out->ring.tail;
+    }
+    return 0;
+}
+
+/* Nothing may block on the bell: a drain that was not rung for reads it too. */
+static int unblock_bell(int bell)
+{
+    int flags = fcntl(bell, F_GETFL);
+    if (flags < 0 || ((flags & O_NONBLOCK) == 0 && fcntl(bell, F_SETFL, flags | O_NONBLOCK) < 0)) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+static int bind_loop(Link *link, PyObject *loop)
+{
+    link->loop = Py_NewRef(loop);
+    link->call_soon = PyObject_GetAttrString(loop, "call_soon");
+    link->create_future = link->call_soon == NULL ? NULL : PyObject_GetAttrString(loop, "create_future");
+    PyObject *asyncio = link->create_future == NULL ? NULL : PyImport_ImportModule("asyncio");
+    if (asyncio == NULL) {
+        return -1;
+    }
+    link->task_type = PyObject_GetAttrString(asyncio, "Task");
+    link->cancelled_error = PyObject_GetAttrString(asyncio, "CancelledError");
+    Py_DECREF(asyncio);
+#if SPVN_EAGER
+    link->task_options = Py_BuildValue("{s:O,s:O}", "loop", loop, "eager_start", Py_True);
+#else
+    link->task_options = Py_BuildValue("{s:O}", "loop", loop);
+#endif
+    return link->task_type == NULL || link->cancelled_error == NULL || link->task_options == NULL ? -1 : 0;
+}
+
+static int link_init(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"memfd",     "bell",  "loop_bells", "app",        "loop",     "root_path",
+                               "state",     "on_error", "on_control", "pathsend", NULL};
+    Link *link = (Link *)self;
+    int memfd, bell, pathsend = 0;
+    PyObject *bells, *app, *loop, *root_path = NULL, *app_state = Py_None, *on_error = NULL, *on_control = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iiOOO|$UOOOp:Link", keywords, &memfd, &bell, &bells, &app, &loop,
+                                     &root_path, &app_state, &on_error, &on_control, &pathsend)) {
+        return -1;
+    }
+    if (link->memory != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "A Link is attached once.");
+        return -1;
+    }
+    if (!PyCallable_Check(app) || on_error == NULL || !PyCallable_Check(on_error) || on_control == NULL || !PyCallable_Check(on_control)) {
+        PyErr_SetString(PyExc_TypeError, "Link needs app, on_error and on_control, which are callables.");
+        return -1;
+    }
+    if (app_state != Py_None && !PyDict_Check(app_state)) {
+        PyErr_Format(PyExc_TypeError, "state must be a dict or None, got %s.", Py_TYPE(app_state)->tp_name);
+        return -1;
+    }
+    State *state = PyType_GetModuleState(Py_TYPE(self));
+    if (state == NULL) {
+        /* A subclass: its module is another one. */
+        PyErr_SetString(PyExc_TypeError, "Link cannot be subclassed.");
+        return -1;
+    }
+    link->state = state;
+    link->bell = bell;
+    link->pathsend = pathsend != 0;
+    link->app = Py_NewRef(app);
+    link->on_error = Py_NewRef(on_error);
+    link->on_control = Py_NewRef(on_control);
+    link->app_state = app_state != Py_None ? Py_NewRef(app_state) : NULL;
+    link->root_path = Py_NewRef(root_path != NULL ? root_path : state->str_empty);
+    link->root_path_bytes = PyUnicode_AsUTF8String(link->root_path);
+    PyObject *loop_bells = link->root_path_bytes == NULL ? NULL : PySequence_Tuple(bells);
+    if (loop_bells == NULL) {
+        return -1;
+    }
+    int failed = guard_fork(link) < 0 || unblock_bell(bell) < 0 || map(link, memfd, loop_bells) < 0 || bind_loop(link, loop) < 0 ||
+                 scope_prepare(link) < 0;
+    Py_DECREF(loop_bells);
+    if (failed) {
+        return -1;
+    }
+    link->thread = PyThread_get_thread_ident();
+    link->detached = false;
+    /* What the core wrote before this is found by whoever drains next: ring ourselves. */
+    bool there = false;
+    for (uint32_t i = 0; i < link->loops; i++) {
+        there = !inbox_arm(&link->inboxes[i]) || there;
+    }
+    if (there) {
+        ring_bell(bell);
+    }
+    return 0;
+}
+
+static PyObject *link_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    Link *link = (Link *)type->tp_alloc(type, 0);
+    if (link != NULL) {
+        link->detached = true; /* until it is attached */
+    }
+    return (PyObject *)link;
+}
+
+/* Detaching. */
+
+void link_unmap(Link *link)
+{
+    if (link->memory_size != 0 && *link->fork_guard != 0 && (link->pid == 0 || link->pid == (long)getpid())) {
+        munmap(link->memory, link->memory_size);
+    }
+    /* A forked child has no mapping there, or another one that is not ours. */
+    link->slot_table = NULL;
+    link->memory_size = 0;
+}
+
+void link_detach(Link *link)
+{
+    if (link->detached) {
+        return;
+    }
+    if (link_usable(link)) {
+        link_flush(link);
+        *(_Atomic uint32_t *)(void *)(link->memory + SPVN_HEADER_DRAINING) = 0;
+    }
+    link->detached = true;
+    Py_CLEAR(link->controls_due);
+    for (uint32_t i = 0; i < link->loops; i++) {
+        outbox_unblock(link, &link->outboxes[i]);
+    }
+    Call *call = link->live;
+    Py_XINCREF(call);
+    while (call != NULL) {
+        /* Ended ones only wait for room. The others stay listed, which keeps their tasks alive. */
+        Call *next = (Call *)Py_XNewRef((PyObject *)call->next);
+        call_disconnect(call);
+        if (call->ended) {
+            call_unlist(call);
+        }
+        Py_DECREF(call);
+        call = next;
+    }
+}
+
+static int check_thread(Link *link)
+{
+#ifdef Py_GIL_DISABLED
+    if (link->state != NULL && !link_on_thread(link)) {
+        PyErr_SetString(PyExc_RuntimeError, "A Link belongs to the thread of its event loop.");
+        return -1;
+    }
+#else
+    (void)link;
+#endif
+    return 0;
+}
+
+static int check_attached(Link *link)
+{
+    if (link->state == NULL || link->memory == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "The Link is not attached: its __init__ failed.");
+        return -1;
+    }
+    return check_thread(link);
+}
+
+/* Methods. */
+
+static PyObject *method_drain(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    Link *link = (Link *)self;
+    if (link->memory == NULL) {
+        return check_attached(link) < 0 ? NULL : Py_NewRef(Py_None);
+    }
+    return link_drain(link, true);
+}
+
+static PyObject *send_control(PyObject *self, uint16_t type, PyObject *payload)
+{
+    Link *link = (Link *)self;
+    if (check_attached(link) < 0 || link_control(link, type, payload) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *method_ready(PyObject *self, PyObject *Py_UNUSED(unused)) { return send_control(self, SPVN_READY, NULL); }
+
+static PyObject *method_stopped(PyObject *self, PyObject *Py_UNUSED(unused)) { return send_control(self, SPVN_STOPPED, NULL); }
+
+static PyObject *method_start_failed(PyObject *self, PyObject *message)
+{
+    Link *link = (Link *)self;
+    if (!PyUnicode_Check(message)) {
+        PyErr_Format(PyExc_TypeError, "The message must be a str, got %s.", Py_TYPE(message)->tp_name);
+        return NULL;
+    }
+    if (check_attached(link) < 0 || link_check(link) < 0) {
+        return NULL;
+    }
+    PyObject *text = PyUnicode_AsEncodedString(message, "utf-8", "backslashreplace");
+    if (text == NULL) {
+        return NULL;
+    }
+    Py_ssize_t length = PyBytes_GET_SIZE(text), most = (Py_ssize_t)outbox_max_payload(&link->outboxes[0]) - 8;
+    if (length > most) {
+        length = most; /* a traceback of this length says it all by then */
+    }
+    PyObject *payload = PyBytes_FromStringAndSize(NULL, 8 + length);
+    PyObject *result = NULL;
+    if (payload != NULL) {
+        put64((uint8_t *)PyBytes_AS_STRING(payload), (uint64_t)length); /* u32 length, u32 0 */
+        memcpy(PyBytes_AS_STRING(payload) + 8, PyBytes_AS_STRING(text), (size_t)length);
+        result = send_control(self, SPVN_START_FAILED, payload);
+        Py_DECREF(payload);
+    }
+    Py_DECREF(text);
+    return result;
+}
+
+static PyObject *method_cancel(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    Link *link = (Link *)self;
+    if (check_attached(link) < 0) {
+        return NULL;
+    }
+    PyObject *tasks = PyList_New(0);
+    for (Call *call = link->live; tasks != NULL && call != NULL; call = call->next) {
+        call->cancelled = true;
+        if (call->task != NULL && PyList_Append(tasks, call->task) < 0) {
+            Py_CLEAR(tasks);
+        }
+    }
+    for (Py_ssize_t i = 0; tasks != NULL && i < PyList_GET_SIZE(tasks); i++) {
+        PyObject *cancelled = PyObject_CallMethodNoArgs(PyList_GET_ITEM(tasks, i), link->state->str_cancel);
+        if (cancelled == NULL) {
+            Py_CLEAR(tasks);
+        }
+        Py_XDECREF(cancelled);
+    }
+    if (tasks == NULL) {
+        return NULL;
+    }
+    PyObject *count = PyLong_FromSsize_t(PyList_GET_SIZE(tasks));
+    Py_DECREF(tasks);
+    return count;
+}
+
+static PyObject *method_detach(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    Link *link = (Link *)self;
+    if (check_thread(link) < 0) {
+        return NULL;
+    }
+    link_detach(link);
+    if (link->depth == 0) {
+        link_unmap(link);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_calls(PyObject *self, void *Py_UNUSED(closure)) { return PyLong_FromSsize_t(((Link *)self)->live_count); }
+
+static PyObject *get_detached(PyObject *self, void *Py_UNUSED(closure)) { return PyBool_FromLong(((Link *)self)->detached); }
+
+/* Life. */
+
+static int link_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Link *link = (Link *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(link->app);
+    Py_VISIT(link->loop);
+    Py_VISIT(link->on_error);
+    Py_VISIT(link->on_control);
+    Py_VISIT(link->call_soon);
+    Py_VISIT(link->create_future);
+    Py_VISIT(link->task_type);
+    Py_VISIT(link->task_options);
+    Py_VISIT(link->cancelled_error);
+    Py_VISIT(link->app_state);
+    Py_VISIT(link->http_scope);
+    Py_VISIT(link->websocket_scope);
+    for (Call *call = link->live; call != NULL; call = call->next) {
+        Py_VISIT(call);
+    }
+    for (uint32_t i = 0; link->outboxes != NULL && i < link->loops; i++) {
+        for (Call *call = link->outboxes[i].blocked_first; call != NULL; call = call->blocked_next) {
+            Py_VISIT(call);
+        }
+    }
+    return 0;
+}
+
+static int link_clear(PyObject *self)
+{
+    Link *link = (Link *)self;
+    if (link->outboxes != NULL) {
+        link_detach(link);
+        while (link->live != NULL) {
+            call_unlist(link->live);
+        }
+    }
+    Py_CLEAR(link->app);
+    Py_CLEAR(link->loop);
+    Py_CLEAR(link->on_error);
+    Py_CLEAR(link->on_control);
+    Py_CLEAR(link->app_state);
+    Py_CLEAR(link->task_options);
+    Py_CLEAR(link->http_scope);
+    Py_CLEAR(link->websocket_scope);
+    return 0;
+}
+
+static void link_dealloc(PyObject *self)
+{
+    Link *link = (Link *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    link_clear(self);
+    Py_CLEAR(link->call_soon);
+    Py_CLEAR(link->create_future);
+    Py_CLEAR(link->task_type);
+    Py_CLEAR(link->cancelled_error);
+    Py_CLEAR(link->root_path);
+    Py_CLEAR(link->root_path_bytes);
+    Py_CLEAR(link->server);
+    Py_CLEAR(link->asgi);
+    Py_CLEAR(link->http_extensions);
+    Py_CLEAR(link->websocket_extensions);
+    Py_CLEAR(link->controls_due);
+    cache_clear(&link->cache);
+    link_unmap(link);
+    if (link->fork_guard != NULL) {
+        munmap((void *)(uintptr_t)link->fork_guard, 1);
+    }
+    PyMem_RawFree(link->calls);
+    PyMem_Free(link->inboxes);
+    PyMem_Free(link->outboxes);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(link_doc,
+"Link(memfd, bell, loop_bells, app, loop, *, root_path='', state=None, on_error, on_control, pathsend=False)\n"
+"--\n\n"
+"A worker's end of the link to the core: runs an ASGI app for the calls that the core offers.\n\n"
+"memfd is the shared memory, bell the worker's doorbell and loop_bells those of the core's poll loops,\n"
+"one for each. The descriptors stay the caller's: they must stay open until detach().\n\n"
+"state is the app's lifespan state, of which each scope gets a shallow copy. on_error(kind, exception,\n"
+"request_line) hears of an app's unhandled exception ('exception') and of one that returned\n"
+"without a complete answer ('incomplete', None). on_control(name) hears 'drain' and 'stop'.\n"
+"pathsend offers the extension http.response.pathsend.\n\n"
+"All methods belong to the thread of the loop.\n"
+"Raises ValueError when memfd is no link, or one of another version.");
+
+static PyMethodDef link_methods[] = {
+    {"drain", method_drain, METH_NOARGS,
+     PyDoc_STR("drain()\n--\n\nTakes what the core wrote; the loop's reader callback for the bell.\n\n"
+               "Raises what an app raised that no task keeps: SystemExit and KeyboardInterrupt. The link goes on after it.")},
+    {"ready", method_ready, METH_NOARGS, PyDoc_STR("ready()\n--\n\nTells the core that the app has started: calls may come.")},
+    {"start_failed", method_start_failed, METH_O,
+     PyDoc_STR("start_failed(message, /)\n--\n\nTells the core that the app could not start, and why.")},
+    {"stopped", method_stopped, METH_NOARGS,
+     PyDoc_STR("stopped()\n--\n\nTells the core that the app has shut down: nothing follows.")},
+    {"cancel", method_cancel, METH_NOARGS,
+     PyDoc_STR("cancel()\n--\n\nCancels the task of every call that runs; returns how many. Their CancelledErrors are not reported.")},
+    {"detach", method_detach, METH_NOARGS,
+     PyDoc_STR("detach()\n--\n\nLets go of the memory. Calls that still run find their client gone: send() raises ClientDisconnected.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef link_getset[] = {
+    {"calls", get_calls, NULL, PyDoc_STR("How many calls are held: claimed, and their end not yet written."), NULL},
+    {"detached", get_detached, NULL, PyDoc_STR("Whether detach() was called."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot link_slots[] = {
+    {Py_tp_doc, (void *)link_doc},
+    {Py_tp_new, link_new},
+    {Py_tp_init, link_init},
+    {Py_tp_traverse, link_traverse},
+    {Py_tp_clear, link_clear},
+    {Py_tp_dealloc, link_dealloc},
+    {Py_tp_methods, link_methods},
+    {Py_tp_getset, link_getset},
+    {0, NULL},
+};
+
+static PyType_Spec link_spec = {
+    .name = "spvn._asgi.Link",
+    .basicsize = sizeof(Link),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = link_slots,
+};
+
+PyTypeObject *link_type_new(PyObject *module)
+{
+    return (PyTypeObject *)PyType_FromModuleAndSpec(module, &link_spec, NULL);
+}

@@ -1,0 +1,539 @@
+/* send(): what the app answers, as records.
+ *
+ * The head of an answer is written into the ring as soon as it comes, but not published
+ * before the app's step ends: if the first part of the body follows at once, it is put
+ * behind the head in the same record. What the app may send, and in which order, is in AnswerPhase; errors
+ * are those that uvicorn raises, so that frameworks find what they know.
+ */
+#include "asgi.h"
+
+#define BURST_SENDS 128             /* sends after which the loop gets a turn */
+#define BURST_TIME 3000000u         /* nanoseconds after which it does */
+#define MESSAGE_START "http.response.start"
+#define MESSAGE_BODY "http.response.body"
+
+bool text_is(PyObject *text, const char *expected)
+{
+    return PyUnicode_CompareWithASCIIString(text, expected) == 0;
+}
+
+/* A new reference, or NULL: raised if PyErr_Occurred(), else there is none. */
+PyObject *message_get(PyObject *message, PyObject *key)
+{
+    PyObject *item;
+    return dict_get(message, key, &item) > 0 ? item : NULL;
+}
+
+/* Whether the key is there and true; -1 raised. */
+int message_true(PyObject *message, PyObject *key)
+{
+    PyObject *item = message_get(message, key);
+    if (item == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    int truth = item == Py_False ? 0 : item == Py_True ? 1 : PyObject_IsTrue(item);
+    Py_DECREF(item);
+    return truth;
+}
+
+static SendResult unexpected(const char *expected, PyObject *type)
+{
+    PyErr_Format(PyExc_RuntimeError, "Expected ASGI message '%s', but got '%U'.", expected, type);
+    return SENT_ERROR;
+}
+
+int send_check(Call *call, uint8_t answer, uint8_t ws)
+{
+    if (call->answer == answer && call->ws == ws && call->held == NULL && !call->disconnected && !call->ended) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "An ASGI message was sent while send() was still reading another one.");
+    return -1;
+}
+
+bool send_must_yield(Call *call)
+{
+    Link *link = call->link;
+    uint64_t now = monotonic_ns();
+    /* The loop runs drains itself: one that began since means that it had a turn. */
+    if (link->depth == 0 && link->turned_at > call->burst_at) {
+        call->burst = 0;
+        call->burst_at = now;
+    }
+    return ++call->burst >= BURST_SENDS || now - call->burst_at >= BURST_TIME;
+}
+
+void send_complete(Call *call)
+{
+    call->answer = ANSWER_COMPLETE;
+    receive_clear(call);
+    call->first_pending = false;
+    waits_wake_all(&call->receivers);
+}
+
+/* Writes the head. With last, there is no body. */
+SendResult send_answer(Call *call, unsigned status, const Fields *fields, bool last)
+{
+    Outbox *out = call->outbox;
+    uint64_t payload = SPVN_RESPONSE_FIXED_SIZE + fields->bytes;
+    uint16_t flags = (uint16_t)((call->trailers ? SPVN_FLAG_TRAILERS : 0) | (last ? SPVN_FLAG_LAST : 0));
+    if (payload > outbox_max_payload(out)) {
+        PyErr_Format(PyExc_RuntimeError, "The head of the response has %zu bytes of fields; at most %llu can be sent.",
+                     fields->bytes, (unsigned long long)(outbox_max_payload(out) - SPVN_RESPONSE_FIXED_SIZE));
+        return SENT_ERROR;
+    }
+    uint8_t *to;
+    uint8_t *record = call_reserve(call, payload, SPVN_RESPONSE, flags);
+    PyObject *held = NULL;
+    if (record != NULL) {
+        to = record + SPVN_RECORD_HEADER_SIZE;
+    } else {
+        held = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)payload);
+        if (held == NULL) {
+            return SENT_ERROR;
+        }
+        to = (uint8_t *)PyBytes_AS_STRING(held);
+    }
+    put32(to + SPVN_RESPONSE_STATUS, status);
+    put32(to + SPVN_RESPONSE_FIELD_COUNT, (uint32_t)fields->count);
+    put32(to + SPVN_RESPONSE_FIELD_BYTES, (uint32_t)fields->bytes);
+    put32(to + SPVN_RESPONSE_BODY_LENGTH, 0);
+    fields_write(fields, to + SPVN_RESPONSE_FIXED_SIZE);
+    if (held != NULL) {
+        call_hold(call, held, 0, SPVN_RESPONSE, flags);
+        return SENT_HELD;
+    }
+    call->open_end = out->next;
+    call->open_at = out->next - record_size(payload);
+    call->open_fill = call->open_at + SPVN_RECORD_HEADER_SIZE + payload;
+    if (last) {
+        call->last_record = call->open_at;
+    }
+    return SENT;
+}
+
+SendResult send_start(Call *call, PyObject *message, const char *what)
+{
+    State *state = call->link->state;
+    uint8_t ws = call->ws;
+    PyObject *status_object = message_get(message, state->str_status);
+    if (status_object == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_Format(PyExc_RuntimeError, "ASGI message '%s' must have a 'status', an int.", what);
+        }
+        return SENT_ERROR;
+    }
+    long status = PyLong_AsLong(status_object);
+    if (status == -1 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Format(PyExc_TypeError, "'status' in '%s' must be an int, got %s.", what, Py_TYPE(status_object)->tp_name);
+        }
+        Py_DECREF(status_object);
+        return SENT_ERROR;
+    }
+    Py_DECREF(status_object);
+    if (status < 200 || status > 999) {
+        PyErr_Format(PyExc_RuntimeError, "'status' in '%s' must be a final status, from 200 to 999, got %ld.", what, status);
+        return SENT_ERROR;
+    }
+    int trailers = message_true(message, state->str_trailers);
+    if (trailers < 0) {
+        return SENT_ERROR;
+    }
+    Fields fields;
+    PyObject *headers = message_get(message, state->str_headers);
+    if ((headers == NULL && PyErr_Occurred()) || fields_collect(&fields, headers, what) < 0) {
+        Py_XDECREF(headers);
+        return SENT_ERROR;
+    }
+    Py_XDECREF(headers);
+    if (send_check(call, ANSWER_START, ws) < 0) {
+        fields_clear(&fields);
+        return SENT_ERROR;
+    }
+    call->trailers = trailers;
+    SendResult result = send_answer(call, (unsigned)status, &fields, false);
+    if (result != SENT_ERROR) {
+        call->body_dropped = status == 204 || status == 304;
+        call->content_left = call->head_method || call->body_dropped ? -1 : fields.content_length;
+        call->answer = ANSWER_BODY;
+        /* Inside a drain the step's end publishes it; else the loop's next turn does, unless a body comes first. */
+        if (result == SENT && call->link->depth == 0) {
+            link_flush_soon(call->link);
+        }
+    }
+    fields_clear(&fields);
+    return result;
+}
+
+/* Puts the first part of the body behind the head; returns how many bytes it took. */
+static size_t extend_head(Call *call, const char *bytes, size_t size, uint16_t flags)
+{
+    Outbox *out = call->outbox;
+    uint64_t at = call->open_at;
+    call->open_at = UINT64_MAX; /* only once */
+    if (at == UINT64_MAX || call->open_end != out->next || at < out->published || !link_usable(call->link)) {
+        return 0;
+    }
+    uint64_t offset = at & (out->ring.size - 1);
+    uint64_t head = call->open_fill - at;
+    uint64_t room = out->ring.size - offset; /* a record does not wrap */
+    if (room > out->ring.size / 4) {
+        room = out->ring.size / 4;
+    }
+    size_t n = size;
+    if (n > call->window - call->window_used) {
+        n = call->window - call->window_used;
+    }
+    if (n > room - head) {
+        n = (size_t)(room - head);
+    }
+    uint64_t length = (head + n + 7) & ~(uint64_t)7;
+    if (!outbox_has_room(out, length - (call->open_end - at))) {
+        return 0;
+    }
+    uint8_t *record = out->ring.data + offset;
+    memcpy(record + head, bytes, n);
+    put32(record + SPVN_RECORD_HEADER_SIZE + SPVN_RESPONSE_BODY_LENGTH, (uint32_t)n);
+    put32(record + SPVN_RECORD_LENGTH, (uint32_t)length);
+    out->next = at + length;
+    call->window_used += (uint32_t)n;
+    if (n == size && (flags & SPVN_FLAG_LAST)) {
+        put16(record + SPVN_RECORD_FLAGS, get16(record + SPVN_RECORD_FLAGS) | SPVN_FLAG_LAST);
+        call->last_record = at;
+    }
+    return n;
+}
+
+/* Bytes of a message, as bytes. */
+static PyObject *body_bytes(PyObject *message, PyObject *key, const char *what, PyObject *empty)
+{
+    PyObject *body = message_get(message, key);
+    if (body == NULL) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(empty);
+    }
+    if (PyBytes_CheckExact(body)) {
+        return body;
+    }
+    PyObject *bytes = NULL;
+    if (PyObject_CheckBuffer(body)) {
+        bytes = PyBytes_FromObject(body);
+    } else {
+        PyErr_Format(PyExc_TypeError, "'body' in '%s' must be bytes, got %s.", what, Py_TYPE(body)->tp_name);
+    }
+    Py_DECREF(body);
+    return bytes;
+}
+
+SendResult send_body(Call *call, PyObject *message, const char *what)
+{
+    State *state = call->link->state;
+    int more = message_true(message, state->str_more_body);
+    PyObject *body = more < 0 ? NULL : body_bytes(message, state->str_body, what, state->empty_bytes);
+    if (body == NULL) {
+        return SENT_ERROR;
+    }
+    if (send_check(call, ANSWER_BODY, call->ws) < 0) {
+        goto failed;
+    }
+    size_t size = (size_t)PyBytes_GET_SIZE(body);
+    if (call->content_left >= 0) {
+        if (size > (uint64_t)call->content_left) {
+            PyErr_SetString(PyExc_RuntimeError, "Response content longer than Content-Length");
+            goto failed;
+        }
+        if (!more && size < (uint64_t)call->content_left) {
+            PyErr_SetString(PyExc_RuntimeError, "Response content shorter than Content-Length");
+            goto failed;
+        }
+        call->content_left -= (int64_t)size;
+    }
+    if (call->body_dropped) {
+        size = 0;
+    }
+    if (!more && !call->body_begun) {
+        call->window = SPVN_SEND_WINDOW_COMPLETE;
+    }
+    call->body_begun = true;
+    /* With trailers announced, those end the answer. */
+    uint16_t flags = !more && !call->trailers ? SPVN_FLAG_LAST : 0;
+    if (!more) {
+        call->answer = ANSWER_TRAILERS;
+        if (!call->trailers) {
+            send_complete(call);
+        }
+    }
+    uint64_t last_record = call->last_record;
+    size_t written = extend_head(call, PyBytes_AS_STRING(body), size, flags);
+    SendResult result = SENT;
+    if (written < size || (flags != 0 && call->last_record == last_record)) {
+        call_hold(call, size == (size_t)PyBytes_GET_SIZE(body) ? body : Py_NewRef(state->empty_bytes), written,
+                  SPVN_RESPONSE_BODY, flags);
+        if (call->held != body) {
+            Py_DECREF(body);
+        }
+        body = NULL;
+        call_pump(call);
+        result = call->held != NULL ? SENT_HELD : SENT;
+    }
+    Py_XDECREF(body);
+    if (call->link->depth == 0 || more) {
+        call_publish(call);
+    }
+    return result == SENT && more && send_must_yield(call) ? SENT_YIELD : result;
+failed:
+    Py_DECREF(body);
+    return SENT_ERROR;
+}
+
+SendResult send_fields(Call *call, uint16_t type, uint16_t flags, const uint8_t *fixed, size_t fixed_size, const Fields *fields)
+{
+    uint64_t payload = fixed_size + fields->bytes;
+    if (payload > outbox_max_payload(call->outbox)) {
+        PyErr_Format(PyExc_RuntimeError, "A message has %zu bytes of fields; at most %llu can be sent.", fields->bytes,
+                     (unsigned long long)(outbox_max_payload(call->outbox) - fixed_size));
+        return SENT_ERROR;
+    }
+    uint8_t *record = call_reserve(call, payload, type, flags);
+    PyObject *held = NULL;
+    uint8_t *to = record != NULL ? record + SPVN_RECORD_HEADER_SIZE : NULL;
+    if (to == NULL) {
+        held = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)payload);
+        if (held == NULL) {
+            return SENT_ERROR;
+        }
+        to = (uint8_t *)PyBytes_AS_STRING(held);
+    }
+    memcpy(to, fixed, fixed_size);
+    fields_write(fields, to + fixed_size);
+    if (held != NULL) {
+        call_hold(call, held, 0, type, flags);
+        return SENT_HELD;
+    }
+    call_publish(call);
+    return SENT;
+}
+
+static SendResult send_trailers(Call *call, PyObject *message)
+{
+    State *state = call->link->state;
+    int more = message_true(message, state->str_more_trailers);
+    PyObject *headers = more < 0 ? NULL : message_get(message, state->str_headers);
+    Fields fields;
+    if (PyErr_Occurred() || fields_collect(&fields, headers, "http.response.trailers") < 0) {
+        Py_XDECREF(headers);
+        return SENT_ERROR;
+    }
+    Py_XDECREF(headers);
+    uint8_t fixed[8];
+    put32(fixed, (uint32_t)fields.count);
+    put32(fixed + 4, (uint32_t)fields.bytes);
+    if (send_check(call, ANSWER_TRAILERS, call->ws) < 0) {
+        fields_clear(&fields);
+        return SENT_ERROR;
+    }
+    SendResult result = send_fields(call, SPVN_TRAILERS, more ? 0 : SPVN_FLAG_LAST, fixed, sizeof fixed, &fields);
+    fields_clear(&fields);
+    if (result != SENT_ERROR && !more) {
+        send_complete(call);
+    }
+    return result;
+}
+
+/* 103 (RFC 8297). The specification has it come behind the start message, so a head that nobody has
+ * seen yet makes way for it; behind a published head it is too late, and ignored. */
+static SendResult send_early_hint(Call *call, PyObject *message)
+{
+    State *state = call->link->state;
+    uint8_t answer = call->answer;
+    Outbox *out = call->outbox;
+    PyObject *links = message_get(message, state->str_links);
+    PyObject *sequence = links == NULL ? NULL : PySequence_Tuple(links);
+    Py_XDECREF(links);
+    if (sequence == NULL) {
+        if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_SetString(PyExc_TypeError, "ASGI message 'http.response.early_hint' must have 'links', an iterable of bytes.");
+        }
+        return SENT_ERROR;
+    }
+    Fields fields;
+    fields_init(&fields);
+    PyObject *name = PyBytes_FromString("link");
+    int failed = name == NULL;
+    for (Py_ssize_t i = 0; !failed && i < PyTuple_GET_SIZE(sequence); i++) {
+        failed = fields_append(&fields, name, PyTuple_GET_ITEM(sequence, i), "http.response.early_hint") < 0;
+    }
+    Py_XDECREF(name);
+    Py_DECREF(sequence);
+    PyObject *head = NULL;
+    SendResult result = SENT;
+    if (failed || send_check(call, answer, call->ws) < 0) {
+        result = SENT_ERROR;
+    } else if (call->answer == ANSWER_BODY) {
+        bool unseen = call->open_at != UINT64_MAX && call->open_end == out->next && call->open_at >= out->published &&
+                      link_usable(call->link);
+        if (!unseen) {
+            fields_clear(&fields);
+            return SENT;
+        }
+        const uint8_t *record = out->ring.data + (call->open_at & (out->ring.size - 1));
+        head = PyBytes_FromStringAndSize((const char *)record + SPVN_RECORD_HEADER_SIZE,
+                                         (Py_ssize_t)(call->open_fill - call->open_at - SPVN_RECORD_HEADER_SIZE));
+        if (head == NULL) {
+            result = SENT_ERROR;
+        } else {
+            out->next = call->open_at;
+        }
+    }
+    if (result == SENT) {
+        uint8_t fixed[SPVN_RESPONSE_FIXED_SIZE] = {0};
+        put32(fixed + SPVN_RESPONSE_STATUS, 103);
+        put32(fixed + SPVN_RESPONSE_FIELD_COUNT, (uint32_t)fields.count);
+        put32(fixed + SPVN_RESPONSE_FIELD_BYTES, (uint32_t)fields.bytes);
+        result = send_fields(call, SPVN_INFORMATIONAL, 0, fixed, sizeof fixed, &fields);
+        if (result == SENT_HELD && head != NULL) {
+            /* A hint is not worth a second message to hold: without room, the head goes alone. */
+            Py_CLEAR(call->held);
+            result = SENT;
+        }
+    }
+    fields_clear(&fields);
+    if (head != NULL) {
+        size_t size = (size_t)PyBytes_GET_SIZE(head);
+        uint16_t flags = call->trailers ? SPVN_FLAG_TRAILERS : 0;
+        uint8_t *record = call_reserve(call, size, SPVN_RESPONSE, flags);
+        call->open_at = UINT64_MAX;
+        if (record == NULL) {
+            call_hold(call, head, 0, SPVN_RESPONSE, flags);
+            return result == SENT_ERROR ? SENT_ERROR : SENT_HELD;
+        }
+        memcpy(record + SPVN_RECORD_HEADER_SIZE, PyBytes_AS_STRING(head), size);
+        call->open_end = out->next;
+        call->open_at = out->next - record_size(size);
+        call->open_fill = call->open_at + SPVN_RECORD_HEADER_SIZE + size;
+        Py_DECREF(head);
+        if (call->link->depth == 0) {
+            link_flush_soon(call->link);
+        }
+    }
+    return result;
+}
+
+static SendResult send_path(Call *call, PyObject *message)
+{
+    State *state = call->link->state;
+    PyObject *path = message_get(message, state->str_path);
+    PyObject *encoded = NULL;
+    if (path != NULL && PyUnicode_Check(path)) {
+        encoded = PyUnicode_EncodeFSDefault(path);
+    } else if (!PyErr_Occurred()) {
+        PyErr_SetString(PyExc_TypeError, "ASGI message 'http.response.pathsend' must have a 'path', a str.");
+    }
+    Py_XDECREF(path);
+    if (encoded == NULL) {
+        return SENT_ERROR;
+    }
+    Fields none;
+    fields_init(&none);
+    size_t length = (size_t)PyBytes_GET_SIZE(encoded);
+    PyObject *payload = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(8 + length));
+    SendResult result = SENT_ERROR;
+    if (payload != NULL) {
+        uint8_t *to = (uint8_t *)PyBytes_AS_STRING(payload);
+        put64(to, length); /* u32 length, u32 0 */
+        memcpy(to + 8, PyBytes_AS_STRING(encoded), length);
+        result = send_fields(call, SPVN_PATHSEND, call->trailers ? 0 : SPVN_FLAG_LAST, to, 8 + length, &none);
+        Py_DECREF(payload);
+    }
+    Py_DECREF(encoded);
+    if (result != SENT_ERROR) {
+        call->answer = ANSWER_TRAILERS;
+        if (!call->trailers) {
+            send_complete(call);
+        }
+    }
+    return result;
+}
+
+static SendResult send_http(Call *call, PyObject *message, PyObject *type)
+{
+    switch ((AnswerPhase)call->answer) {
+    case ANSWER_START:
+        if (text_is(type, MESSAGE_START)) {
+            return send_start(call, message, MESSAGE_START);
+        }
+        if (text_is(type, "http.response.early_hint")) {
+            return send_early_hint(call, message);
+        }
+        return unexpected(MESSAGE_START, type);
+    case ANSWER_BODY:
+        if (text_is(type, MESSAGE_BODY)) {
+            return send_body(call, message, MESSAGE_BODY);
+        }
+        if (text_is(type, "http.response.early_hint")) {
+            return send_early_hint(call, message);
+        }
+        if (call->link->pathsend && text_is(type, "http.response.pathsend")) {
+            return send_path(call, message);
+        }
+        return unexpected(MESSAGE_BODY, type);
+    case ANSWER_TRAILERS:
+        if (text_is(type, "http.response.trailers")) {
+            return send_trailers(call, message);
+        }
+        return unexpected("http.response.trailers", type);
+    case ANSWER_COMPLETE:
+        break;
+    }
+    PyErr_Format(PyExc_RuntimeError, "Unexpected ASGI message '%U' sent, after response already completed.", type);
+    return SENT_ERROR;
+}
+
+SendResult send_message(Call *call, PyObject *message)
+{
+    State *state = call->link->state;
+    if (!PyDict_Check(message)) {
+        PyErr_Format(PyExc_TypeError, "send() takes an ASGI message, a dict with a 'type', got %s.", Py_TYPE(message)->tp_name);
+        return SENT_ERROR;
+    }
+    PyObject *type = message_get(message, state->str_type);
+    if (type == NULL || !PyUnicode_Check(type)) {
+        if (!PyErr_Occurred()) {
+            PyErr_Format(PyExc_TypeError, "An ASGI message must have a 'type', a str, got %R.", message);
+        }
+        Py_XDECREF(type);
+        return SENT_ERROR;
+    }
+    SendResult result = SENT_ERROR;
+    bool complete = call->websocket ? call->ws == WS_ENDED : call->answer == ANSWER_COMPLETE;
+    if (call->disconnected && !(complete && !call->websocket)) {
+        PyErr_SetString(state->client_disconnected, "The client left: nothing more can be sent to it.");
+    } else if (link_check(call->link) == 0) {
+        if (call->ended && !complete) {
+            PyErr_Format(PyExc_RuntimeError, "Unexpected ASGI message '%U' sent, after the app returned.", type);
+        } else {
+            result = call->websocket ? websocket_send(call, message, type) : send_http(call, message, type);
+        }
+    }
+    Py_DECREF(type);
+    return result;
+}
+
+PyObject *call_send(PyObject *self, PyObject *message)
+{
+    Call *call = (Call *)self;
+    if (call->held != NULL || call->senders.first != NULL || !link_on_thread(call->link)) {
+        return wait_new(call, WAIT_DEFERRED, message);
+    }
+    switch (send_message(call, message)) {
+    case SENT:
+        return Py_NewRef(call->link->state->done);
+    case SENT_HELD:
+        return wait_new(call, WAIT_HELD, NULL);
+    case SENT_YIELD:
+        return wait_new(call, WAIT_YIELD, NULL);
+    case SENT_ERROR:
+        break;
+    }
+    return NULL;
+}

@@ -1,0 +1,71 @@
+"""The C extension that runs ASGI apps on the end of a link to the core (sources in python/_asgi)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final, final
+
+VERSION: Final[int]
+"""The version of the link's layout that this extension speaks."""
+
+class ClientDisconnected(OSError):
+    """The client left, or its connection was cut: send() cannot reach it any more (ASGI HTTP spec 2.4)."""
+
+@final
+class Link:
+    """A worker's end of the link to the core: runs an ASGI app for the calls that the core offers.
+
+    Args:
+        memfd: The shared memory. This and the bells stay the caller's, and open until detach().
+        bell: The worker's doorbell; register drain() as its reader.
+        loop_bells: The doorbells of the core's poll loops, one for each.
+        app: The ASGI 3 app.
+        loop: The event loop that runs it. All methods belong to its thread.
+        root_path: Put in front of each path.
+        state: The app's lifespan state; each scope gets a shallow copy. None: scopes have no state.
+        on_error: Called as on_error("exception", exception, request_line) for an app's unhandled exception, and as
+            on_error("incomplete", None, request_line) for an app that returned without a complete answer.
+        on_control: Called with "drain" and "stop" when the core says so.
+        pathsend: Offer the extension http.response.pathsend.
+
+    Raises:
+        ValueError: memfd is not a link, or one of another version.
+        OSError: It cannot be mapped.
+    """
+
+    def __init__(
+        self,
+        memfd: int,
+        bell: int,
+        loop_bells: Sequence[int],
+        app: Callable[..., Any],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        root_path: str = "",
+        state: dict[str, Any] | None = None,
+        on_error: Callable[[str, BaseException | None, str], object],
+        on_control: Callable[[str], object],
+        pathsend: bool = False,
+    ) -> None: ...
+    @property
+    def calls(self) -> int:
+        """How many calls are held: claimed, and their end not yet written."""
+    @property
+    def detached(self) -> bool:
+        """Whether detach() was called."""
+    def drain(self) -> None:
+        """Take what the core wrote; the loop's reader callback for the bell.
+
+        Raises what an app raised that no task keeps: SystemExit and KeyboardInterrupt. The link goes on after it.
+        """
+    def ready(self) -> None:
+        """Tell the core that the app has started: calls may come."""
+    def start_failed(self, message: str, /) -> None:
+        """Tell the core that the app could not start, and why."""
+    def stopped(self) -> None:
+        """Tell the core that the app has shut down: nothing follows."""
+    def cancel(self) -> int:
+        """Cancel the task of every call that runs; return how many. Their CancelledErrors are not reported."""
+    def detach(self) -> None:
+        """Let go of the memory. Calls that still run find their client gone: send() raises ClientDisconnected."""
