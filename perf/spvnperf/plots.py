@@ -35,8 +35,8 @@ def write(entries: list[Entry], folder: Path) -> list[Path]:
         elif kind == "startup":
             charts["startup"] = startup(measured)
     for work, sizes in many_sizes(entries).items():
-        charts[f"{work}-connections"] = over_sizes(f"{work}: CPU per call", sizes, "cpu_us", label="us of CPU a call")
-        charts[f"{work}-connections-p99"] = over_sizes(f"{work}: p99", sizes, "latency", "p99", label="us")
+        charts[f"{work}-connections"] = over_sizes(f"{work}: CPU per call", sizes, "cpu_us")
+        charts[f"{work}-connections-p99"] = over_sizes(f"{work}: p99", sizes, "latency", "p99")
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("*.svg"):
         stale.unlink()
@@ -75,7 +75,9 @@ def percentiles(title: str, cell: list[Entry]) -> str:
         points = [(float(i), entry.get("latency", name) or 0.0) for i, name in enumerate(PERCENTILES)]
         lines.append(svg.Line(entry.server, points, color(entry.server)))
     marks = [(float(i), name) for i, name in enumerate(PERCENTILES)]
-    return svg.lines(title, lines, x_label="percentile of calls", y_label="us (log)", x_ticks=marks)
+    return svg.lines(
+        title, lines, x_label="percentile of calls", y_label="latency (log)", y_text=svg.latency, x_ticks=marks
+    )
 
 
 def over_time(title: str, cell: list[Entry]) -> str:
@@ -84,7 +86,7 @@ def over_time(title: str, cell: list[Entry]) -> str:
     for entry in cell:
         points = [(float(p["second"]), float(p["p99"])) for p in entry.measured[0].get("series") or ()]
         lines.append(svg.Line(entry.server, points, color(entry.server)))
-    return svg.lines(title, lines, x_label="seconds into the run", y_label="us (log)")
+    return svg.lines(title, lines, x_label="seconds into the run", y_label="p99 (log)", y_text=svg.latency)
 
 
 def many_sizes(entries: list[Entry]) -> dict[str, list[Entry]]:
@@ -96,13 +98,13 @@ def many_sizes(entries: list[Entry]) -> dict[str, list[Entry]]:
     return {work: found for work, found in works.items() if len({entry.size for entry in found}) >= 3}
 
 
-def over_sizes(title: str, entries: list[Entry], *path: str, label: str) -> str:
+def over_sizes(title: str, entries: list[Entry], *path: str) -> str:
     lines: dict[str, list[tuple[float, float]]] = {}
     for entry in entries:
         lines.setdefault(entry.server, []).append((float(entry.size), entry.get(*path) or 0.0))
     series = [svg.Line(server, sorted(points), color(server)) for server, points in lines.items()]
     marks = [(float(size), f"{size:,}") for size in sorted({entry.size for entry in entries})]
-    return svg.lines(title, series, x_label="connections", y_label=f"{label} (log)", x_ticks=marks, log_x=True)
+    return svg.lines(title, series, x_label="connections", y_label="log", y_text=svg.latency, x_ticks=marks, log_x=True)
 
 
 def idle(cell: list[Entry], size: int) -> str:

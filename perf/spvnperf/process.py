@@ -14,11 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import RowError
+from .errors import RowError, Skipped
 from .servers import HERE, Launch, Server
 
 START_LIMIT = 20.0
 STOP_LIMIT = 5.0
+
+# Servers read options from these; what the shell has set for another purpose must not reach one of them.
+OPTION_VARIABLES = ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "SPVN_", "UVICORN_", "GRANIAN_", "H2CORN_", "GUNICORN_")
+BAD_OPTION = 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ def serving(
     port = free_port()
     command = server.command(Launch(bin, target, port, workers, backlog))
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(HERE)}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(OPTION_VARIABLES)}
+    environment.update(PYTHONUNBUFFERED="1", PYTHONPATH=str(HERE))
     environment["PATH"] = f"{bin}{os.pathsep}{environment.get('PATH', '')}"
     with log.open("wb") as output:
         output.write((" ".join(command) + "\n").encode())
@@ -86,7 +91,12 @@ def serving(
         except OSError as error:
             raise RowError(f"{command[0]} does not start: {error}") from None
     try:
-        wait_for_answer(process, port, started + START_LIMIT)
+        try:
+            wait_for_answer(process, port, started + START_LIMIT)
+        except RowError:
+            if workers > 1 and process.poll() == BAD_OPTION:
+                raise Skipped(f"it does not run {workers} workers: {tail(log, 1)}") from None
+            raise
         yield Running(server, process.pid, port, time.perf_counter() - started, log)
     except RowError as error:
         raise RowError(f"{error}; the end of its log: {tail(log, 8)}") from None

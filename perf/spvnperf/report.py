@@ -38,7 +38,7 @@ def heading(results: dict[str, Any]) -> str:
             f"spvn at {results['revision'] or 'no commit'}; {versions}.",
             "",
             f"One worker unless the row says otherwise, backlog {settings['backlog']}, no access log, HTTP/1.1 in plain"
-            f" text; {settings['rounds']} interleaved rounds of {settings['seconds']:g} s, medians; spread is"
+            f" text; rounds: {settings['rounds']}, interleaved, of {settings['seconds']:g} s, medians; spread is"
             " (max - min) / median."
             " CPU is user and system time of the whole process tree for each call. A row with errors is not a record.",
         ]
@@ -68,7 +68,9 @@ def cell_sections(entries: list[Entry], results: dict[str, Any], links: dict[str
     sections = []
     for (work, size), cell in by_cell(entries).items():
         kind = cell[0].kind
-        unit = {"rate": " calls/s", "fault": " calls/s", "startup": ""}.get(kind, " connections")
+        unit = {"rate": " calls/s", "fault": "", "startup": ""}.get(
+            kind, " connection" if size == 1 else " connections"
+        )
         workers = f", {cell[0].workers} workers" if cell[0].workers > 1 else ""
         title = f"## {cell[0].title}{f', {size:,}{unit}' if unit else ''}{workers}"
         lines = [title, "", *table(cell, COLUMNS.get(kind, SPEED))]
@@ -119,12 +121,11 @@ def scaling_section(entries: list[Entry], links: dict[str, str]) -> str:
     lines = [
         "## If cores were free",
         "",
-        "An estimate, not a measurement: 1 s divided by the CPU per call of the server's busiest thread. It assumes that"
+        "An estimate, not a measurement: 1 s over the CPU per call of the server's busiest thread. It assumes that"
         " every other thread has a core of its own and that the busiest one costs no more there; shared caches and"
         " wake-ups across cores make it optimistic.",
         "",
-        "| server | connections | CPU us/call | busiest thread us/call | its name | main thread us/call |"
-        " calls/s it could reach |",
+        "| server | connections | CPU us | busiest thread us | its name | main thread us | calls/s it could reach |",
         "|---|---|---|---|---|---|---|",
     ]
     for entry in cell:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 FONT = "font-family='Helvetica, Arial, sans-serif'"
-GRID = "#dddddd"
+GRID = "#cccccc"
+FAINT_GRID = "#eeeeee"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Line:
 def text(x: float, y: float, content: str, *, size: int = 12, anchor: str = "start", extra: str = "") -> str:
     place = f"x='{x:.1f}' y='{y:.1f}' font-size='{size}' text-anchor='{anchor}'"
     return f"<text {place} {FONT} {extra}>{escape(content)}</text>"
+
+
+def latency(micros: float) -> str:
+    """A time for people: 100 us, 10 ms, 1 s."""
+    return f"{micros:g} us" if micros < 1e3 else f"{micros / 1e3:g} ms" if micros < 1e6 else f"{micros / 1e6:g} s"
 
 
 def document(width: int, height: int, title: str, parts: Sequence[str]) -> str:
@@ -76,6 +82,7 @@ def lines(
     *,
     x_label: str,
     y_label: str,
+    y_text: Callable[[float], str] = "{:g}".format,
     x_ticks: Sequence[tuple[float, str]] | None = None,
     log_x: bool = False,
 ) -> str:
@@ -100,9 +107,12 @@ def lines(
 
     parts = []
     for exponent in range(y_low, y_high + 1):
+        for minor in (2, 5) if exponent < y_high else ():
+            y = py(minor * 10.0**exponent)
+            parts.append(f"<line x1='{left}' x2='{width - right}' y1='{y:.1f}' y2='{y:.1f}' stroke='{FAINT_GRID}'/>")
         y = py(10.0**exponent)
         parts.append(f"<line x1='{left}' x2='{width - right}' y1='{y:.1f}' y2='{y:.1f}' stroke='{GRID}'/>")
-        parts.append(text(left - 8, y + 4, f"{10.0**exponent:g}", anchor="end"))
+        parts.append(text(left - 8, y + 4, y_text(10.0**exponent), anchor="end"))
     for x, label in x_ticks if x_ticks is not None else ticks(points):
         parts.append(text(px(x), height - bottom + 18, label, anchor="middle"))
     parts.append(text((left + width - right) / 2, height - 10, x_label, anchor="middle"))

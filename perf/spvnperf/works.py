@@ -11,6 +11,7 @@ ALL = (
 )
 LEADING = ("spvn", "uvicorn", "granian", "peregrine", "weft", "h2corn", "freastal", "fastpysgi")
 QUICK = ("spvn", "uvicorn", "granian", "peregrine", "freastal")
+FAULTS = ("spvn", "uvicorn", "granian", "peregrine", "gunicorn")
 CLAIMS = ("spvn", "uvicorn", "hypercorn", "granian", "peregrine")
 
 
@@ -83,7 +84,18 @@ WORKS = (
     Work("idle", "idle", "apps:hello", (15000,), "idle keep-alive connections", servers=ALL, rounds=1),
     Work("startup", "startup", "apps:hello", (1,), "start-up to the first answer", servers=ALL, rounds=3),
     *(
-        Work(name, "fault", "apps:faults", (size,), title, workers=2, seconds=8, rounds=1, options={"fault": name})
+        Work(
+            name,
+            "fault",
+            "apps:faults",
+            (size,),
+            title,
+            FAULTS,
+            workers=2,
+            seconds=8,
+            rounds=1,
+            options={"fault": name},
+        )
         for name, size, title in (
             ("kill", 1500, "kill -9 of a worker at 1,500 calls/s"),
             ("restart", 1500, "rolling restart at 1,500 calls/s"),
@@ -92,7 +104,7 @@ WORKS = (
     ),
     *(
         Work(
-            *(f"overload-{times}x", "fault", "apps:faults", (200 * times,), f"offered {times}x of 200 calls/s"),
+            *(f"overload-{times}x", "fault", "apps:faults", (200 * times,), f"offered {times}x of 200 calls/s", FAULTS),
             seconds=10,
             rounds=1,
             options={"fault": "overload"},
