@@ -87,7 +87,7 @@ perf-quick: build
 
 # The tests that take minutes: rings across processes, floods, leaks.
 soak: build
-	SPVN_SOAK=1 go test -race -timeout 60m ./gosrc/link/... ./gosrc/transport/...
+	SPVN_SOAK=1 go test -race -timeout 60m ./...
 	SPVN_SOAK=1 $(PYTHON) -m pytest -m soak $(PYTEST_ARGS)
 
 wheel: $(VENV)/.ready
