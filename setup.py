@@ -62,7 +62,9 @@ class BuildExtensions(build_ext):
             built = Path(scratch, target.name)
             exports = Path(scratch, "exports.map")
             exports.write_bytes((HERE / "gosrc/core/exports.map").read_bytes())
-            command.append(f"-ldflags=-s -w -buildid= '-extldflags=-Wl,--version-script={exports} -Wl,--build-id=none'")
+            version = f"-X spvn/gosrc/control.version={self.distribution.get_version()}"
+            hidden = f"'-extldflags=-Wl,--version-script={exports} -Wl,--build-id=none'"
+            command.append(f"-ldflags=-s -w -buildid= {version} {hidden}")
             command += ["-o", str(built), "./gosrc/core"]
             print(join(command), flush=True)
             done = subprocess.run(command, cwd=HERE, env=env)
@@ -114,9 +116,8 @@ def asgi() -> Extension:
     )
 
 
-# The sources of the core are go's business; without them setuptools takes care of everything else.
-extensions = [Extension(CORE, sources=[])]
-if list((HERE / "python/_asgi").glob("*.c")):
-    extensions.append(asgi())
-
-setup(ext_modules=extensions, cmdclass={"build_ext": BuildExtensions, "sdist": SourceDistribution})
+# The sources of the core are go's business: see build_core.
+setup(
+    ext_modules=[asgi(), Extension(CORE, sources=[])],
+    cmdclass={"build_ext": BuildExtensions, "sdist": SourceDistribution},
+)

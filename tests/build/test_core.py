@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import spvn
 from spvn import _core
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,8 +50,8 @@ spvn._core.Version()
 assert not signal.pthread_sigmask(signal.SIG_BLOCK, []), "the mask of the loading thread is not restored"
 for task in os.listdir("/proc/self/task"):
     if int(task) != os.getpid():
-        blocked = next(l for l in open(f"/proc/self/task/{task}/status") if l.startswith("SigBlk"))
-        print(int(blocked.split()[1], 16) >> (signal.SIGTERM - 1) & 1, int(blocked.split()[1], 16) >> (signal.SIGINT - 1) & 1)
+        line = next(l for l in open(f"/proc/self/task/{task}/status") if l.startswith("SigBlk"))
+        print(*(int(line.split()[1], 16) >> (number - 1) & 1 for number in (signal.SIGTERM, signal.SIGINT)))
 """
     assert set(run(code).splitlines()) == {"1 1"}
 
@@ -104,3 +106,7 @@ def test_an_error_of_the_core_is_a_runtime_error():
 def test_a_text_that_c_cannot_hold():
     with pytest.raises(ValueError):
         _core.Start("\0")
+
+
+def test_its_version_is_the_package_s():
+    assert json.loads(_core.Version())["version"] == spvn.__version__

@@ -209,8 +209,7 @@ def curl(*arguments):
         pytest.skip("curl is not there: type `make tools`")
     done = subprocess.run(
         ["curl", "--silent", "--show-error", "--fail", "--max-time", "60", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
