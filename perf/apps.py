@@ -105,12 +105,14 @@ async def until_gone(receive):
 
 
 async def faults(scope, receive, send):
-    """For the fault works: /block holds the loop for 2 s, /burn for 5 ms, /pid names the process, others say hello."""
+    """For the fault works: /wait 20 ms; /burn and /block hold the loop for 5 ms and 2 s; /pid; all else says hello."""
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
     path = scope["path"]
     body = b"Hello, world!"
-    if path == "/block":
+    if path == "/wait":
+        await asyncio.sleep(0.02)
+    elif path == "/block":
         time.sleep(2)
     elif path == "/burn":
         end = time.perf_counter() + 0.005

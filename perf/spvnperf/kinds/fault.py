@@ -42,7 +42,9 @@ def measure(context: Context, server: Server, cell: Cell, round_number: int) -> 
             return overload(context, running, cell)
         strike = {"kill": kill_worker, "restart": restart, "stall": stall}[fault]
         seconds = cell.work.seconds or context.seconds
-        load_run = RateRun(context, running, "/hello", cell.size, seconds, CONNECTIONS, 10)
+        # A call that takes a while is in flight when its worker dies; one that takes no time hardly ever is.
+        path = "/hello" if fault == "stall" else "/wait"
+        load_run = RateRun(context, running, path, cell.size, seconds, CONNECTIONS, 10)
         time.sleep(FIRST)
         strike(running)
         return load_run.row()
