@@ -66,7 +66,8 @@ class BuildExtensions(build_ext):
             hidden = f"'-extldflags=-Wl,--version-script={exports} -Wl,--build-id=none'"
             command.append(f"-ldflags=-s -w -buildid= {version} {hidden}")
             command += ["-o", str(built), "./gosrc/core"]
-            print(join(command), flush=True)
+            if self.distribution.verbose:
+                print(join(command), flush=True)
             done = subprocess.run(command, cwd=HERE, env=env)
             if done.returncode:
                 raise toolchain.BuildProblem(f"go build of spvn's core failed with exit code {done.returncode}")
