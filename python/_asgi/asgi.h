@@ -115,6 +115,7 @@ struct Link {
 
     Call **calls; /* by slot */
     Call *live;   /* a list of the same; it owns one reference to each */
+    Call *spare;  /* an idle call with its receive and send, for the next call; or NULL */
     Py_ssize_t live_count;
 
     unsigned depth;          /* drains on the stack */
@@ -210,6 +211,7 @@ struct Call {
     Call *next, *previous; /* in link->live */
     Call *blocked_next;    /* in outbox->blocked */
     PyObject *task;        /* while it is not done */
+    PyObject *receive, *send; /* while the app is called, and in a spare */
 
     /* The request. */
     PyObject *method, *target, *query; /* str, bytes, bytes: for the request line */
@@ -267,6 +269,9 @@ int call_run(Call *call, PyObject *scope);
 int call_fail(Call *call);
 /* Ends a call whose app returned (failed: or raised). */
 void call_end(Call *call, bool failed);
+/* Keeps a call that is over as the link's spare, if nobody else holds it. */
+void call_recycle(Call *call);
+void call_drop_spare(Link *link);
 /* The client left, or the link is gone: whoever waits learns it. */
 void call_disconnect(Call *call);
 /* Takes the call out of the link's tables. */
@@ -323,6 +328,7 @@ void waits_wake_all(WaitList *list);
 
 typedef struct {
     PyObject *name, *value; /* bytes; owned */
+    bool mixed;             /* the name is not in lower case */
 } Field;
 
 typedef struct {
@@ -363,8 +369,15 @@ typedef enum { SENT, SENT_HELD, SENT_YIELD, SENT_ERROR = -1 } SendResult;
 PyObject *call_send(PyObject *self, PyObject *message);
 /* Sends a message of any type. */
 SendResult send_message(Call *call, PyObject *message);
-SendResult send_start(Call *call, PyObject *message, const char *what);
-SendResult send_body(Call *call, PyObject *message, const char *what);
+
+/* A message and the items that most have, NULL where there is none; owned but for dict. */
+typedef struct {
+    PyObject *dict;
+    PyObject *type, *status, *headers, *trailers, *body, *more_body;
+} Message;
+
+SendResult send_start(Call *call, const Message *message, const char *what);
+SendResult send_body(Call *call, const Message *message, const char *what);
 SendResult send_answer(Call *call, unsigned status, const Fields *fields, bool last);
 /* Writes a record of a fixed part and fields, or holds it. */
 SendResult send_fields(Call *call, uint16_t type, uint16_t flags, const uint8_t *fixed, size_t fixed_size, const Fields *fields);
@@ -374,13 +387,13 @@ int send_check(Call *call, uint8_t answer, uint8_t ws);
 bool send_must_yield(Call *call);
 /* The answer is complete. */
 void send_complete(Call *call);
-PyObject *message_get(PyObject *message, PyObject *key);
-int message_true(PyObject *message, PyObject *key);
+/* Another item: a new reference, or NULL: raised if PyErr_Occurred(), else there is none. */
+PyObject *message_get(const Message *message, PyObject *key);
 bool text_is(PyObject *text, const char *expected);
 
 /* websocket.c */
 
-SendResult websocket_send(Call *call, PyObject *message, PyObject *type);
+SendResult websocket_send(Call *call, const Message *message);
 int websocket_next(Call *call, PyObject **message);
 void websocket_return(Call *call);
 /* The connection was closed; reason is NULL for none. */

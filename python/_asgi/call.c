@@ -23,11 +23,16 @@ static PyMethodDef done_method = {"done", call_done, METH_O, NULL};
 
 Call *call_new(Link *link, Outbox *outbox, uint64_t id)
 {
-    Call *call = (Call *)link->state->call_type->tp_alloc(link->state->call_type, 0);
-    if (call == NULL) {
-        return NULL;
+    Call *call = link->spare;
+    if (call != NULL) {
+        link->spare = NULL;
+    } else {
+        call = (Call *)link->state->call_type->tp_alloc(link->state->call_type, 0);
+        if (call == NULL) {
+            return NULL;
+        }
+        call->link = (Link *)Py_NewRef((PyObject *)link);
     }
-    call->link = (Link *)Py_NewRef((PyObject *)link);
     call->outbox = outbox;
     call->id = id;
     call->open_at = call->last_record = NOWHERE;
@@ -63,6 +68,58 @@ void call_unlist(Call *call)
     link->live_count--;
     link->calls[(uint32_t)call->id] = NULL;
     Py_DECREF(call);
+}
+
+#ifdef Py_GIL_DISABLED
+/* Reference counts of other threads are not to be had. */
+void call_recycle(Call *call)
+{
+    Py_CLEAR(call->receive);
+    Py_CLEAR(call->send);
+}
+#else
+static bool unshared(PyObject *function)
+{
+    return Py_REFCNT(function) == 1 && ((PyCFunctionObject *)function)->m_weakreflist == NULL;
+}
+
+/* Most calls are over when their first step is, and nobody has kept anything of them: then
+ * the call and its two callables serve the next one, which saves three objects for each call. The
+ * references are those of the caller, of receive and of send. */
+void call_recycle(Call *call)
+{
+    Link *link = call->link;
+    if (link->spare != NULL || call->listed || call->task != NULL || call->blocked || Py_REFCNT(call) != 3 ||
+        call->receive == NULL || call->send == NULL || !unshared(call->receive) || !unshared(call->send) || link->detached) {
+        Py_CLEAR(call->receive);
+        Py_CLEAR(call->send);
+        return;
+    }
+    receive_clear(call);
+    Py_CLEAR(call->held);
+    Py_CLEAR(call->method);
+    Py_CLEAR(call->target);
+    Py_CLEAR(call->query);
+    Py_CLEAR(call->ws_reason);
+    PyObject *receive = call->receive, *send = call->send;
+    /* Everything behind the object's header starts anew. */
+    memset((char *)call + sizeof(PyObject), 0, sizeof *call - sizeof(PyObject));
+    call->link = link;
+    call->receive = receive;
+    call->send = send;
+    link->spare = (Call *)Py_NewRef((PyObject *)call);
+}
+#endif
+
+void call_drop_spare(Link *link)
+{
+    Call *call = link->spare;
+    link->spare = NULL;
+    if (call != NULL) {
+        Py_CLEAR(call->receive);
+        Py_CLEAR(call->send);
+        Py_DECREF(call);
+    }
 }
 
 void call_disconnect(Call *call)
@@ -224,16 +281,16 @@ static PyObject *as_coroutine(Call *call, PyObject *result)
 static PyObject *start_task(Call *call, PyObject *scope)
 {
     Link *link = call->link;
-    PyObject *receive = PyCFunction_New(&receive_method, (PyObject *)call);
-    PyObject *send = PyCFunction_New(&send_method, (PyObject *)call);
     PyObject *coroutine = NULL, *task = NULL;
-    if (receive != NULL && send != NULL) {
-        PyObject *arguments[] = {NULL, scope, receive, send};
+    if (call->receive == NULL) {
+        call->receive = PyCFunction_New(&receive_method, (PyObject *)call);
+        call->send = PyCFunction_New(&send_method, (PyObject *)call);
+    }
+    if (call->receive != NULL && call->send != NULL) {
+        PyObject *arguments[] = {NULL, scope, call->receive, call->send};
         coroutine = PyObject_Vectorcall(link->app, arguments + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
     Py_DECREF(scope);
-    Py_XDECREF(receive);
-    Py_XDECREF(send);
     if (coroutine != NULL) {
         coroutine = as_coroutine(call, coroutine);
     }
@@ -288,6 +345,8 @@ static int call_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(call->link);
     Py_VISIT(call->task);
+    Py_VISIT(call->receive);
+    Py_VISIT(call->send);
     return 0;
 }
 
@@ -295,6 +354,8 @@ static int call_clear(PyObject *self)
 {
     Call *call = (Call *)self;
     Py_CLEAR(call->task);
+    Py_CLEAR(call->receive);
+    Py_CLEAR(call->send);
     return 0;
 }
 

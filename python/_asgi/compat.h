@@ -67,4 +67,13 @@ static inline int dict_get(PyObject *dict, PyObject *key, PyObject **item)
 #endif
 }
 
+/* Around PyDict_Next, for builds in which other threads may change the dict. */
+#ifdef Py_GIL_DISABLED
+#define DICT_LOCK(dict) Py_BEGIN_CRITICAL_SECTION(dict)
+#define DICT_UNLOCK() Py_END_CRITICAL_SECTION()
+#else
+#define DICT_LOCK(dict) ((void)0)
+#define DICT_UNLOCK() ((void)0)
+#endif
+
 #endif

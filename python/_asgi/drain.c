@@ -57,6 +57,7 @@ static int start_call(Link *link, Inbox *in, const uint8_t *record, uint32_t len
     if (!claim(link, id, now)) {
         inbox_advance(in, length);
         call_unlist(call);
+        call_recycle(call);
         Py_DECREF(call);
         return 0;
     }
@@ -79,6 +80,7 @@ static int start_call(Link *link, Inbox *in, const uint8_t *record, uint32_t len
     if (link_usable(link)) {
         outbox_publish(out);
     }
+    call_recycle(call);
     Py_DECREF(call);
     return result < 0 ? -1 : 1;
 }

@@ -7,19 +7,31 @@
 
 #define FIELD_HEADER 8 /* u32 name length, u32 value length */
 
-/* tchar of RFC 9110 5.6.2: 33, 35-39, 42, 43, 45, 46, digits, letters, 94-96, 124, 126. */
-static const uint64_t token_low = 0x03ff6cfa00000000ULL;
-static const uint64_t token_high = 0x57ffffffc7fffffeULL;
+/* tchar of RFC 9110 5.6.2 in lower case; 0 for all others. */
+static const uint8_t token[256] = {
+      0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
+      0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
+      0,  33,   0,  35,  36,  37,  38,  39,   0,   0,  42,  43,   0,  45,  46,   0,
+     48,  49,  50,  51,  52,  53,  54,  55,  56,  57,   0,   0,   0,   0,   0,   0,
+      0,  97,  98,  99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111,
+    112, 113, 114, 115, 116, 117, 118, 119, 120, 121, 122,   0,   0,   0,  94,  95,
+     96,  97,  98,  99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111,
+    112, 113, 114, 115, 116, 117, 118, 119, 120, 121, 122,   0, 124,   0, 126,   0,
+};
 
-static bool is_token(const uint8_t *bytes, Py_ssize_t length)
+typedef enum { NAME_BAD, NAME_LOWER, NAME_MIXED } NameKind;
+
+static NameKind name_kind(const uint8_t *name, Py_ssize_t length)
 {
+    bool mixed = false;
     for (Py_ssize_t i = 0; i < length; i++) {
-        uint8_t c = bytes[i];
-        if (c >= 128 || (((c < 64 ? token_low : token_high) >> (c & 63)) & 1) == 0) {
-            return false;
+        uint8_t lower = token[name[i]];
+        if (lower == 0) {
+            return NAME_BAD;
         }
+        mixed |= lower != name[i];
     }
-    return length > 0;
+    return length == 0 ? NAME_BAD : mixed ? NAME_MIXED : NAME_LOWER;
 }
 
 /* No control character but a tab (RFC 9110 5.5). Without an early exit, so that it vectorizes. */
@@ -120,7 +132,7 @@ static PyObject *as_bytes(PyObject *object, const char *what, const char *part)
 
 int fields_append(Fields *fields, PyObject *name, PyObject *value, const char *what)
 {
-    Field field = {as_bytes(name, what, "name"), NULL};
+    Field field = {as_bytes(name, what, "name"), NULL, false};
     if (field.name == NULL) {
         return -1;
     }
@@ -131,7 +143,9 @@ int fields_append(Fields *fields, PyObject *name, PyObject *value, const char *w
     const uint8_t *name_bytes = (const uint8_t *)PyBytes_AS_STRING(field.name);
     const uint8_t *value_bytes = (const uint8_t *)PyBytes_AS_STRING(field.value);
     Py_ssize_t name_length = PyBytes_GET_SIZE(field.name), value_length = PyBytes_GET_SIZE(field.value);
-    if (!is_token(name_bytes, name_length)) {
+    NameKind kind = name_kind(name_bytes, name_length);
+    field.mixed = kind == NAME_MIXED;
+    if (kind == NAME_BAD) {
         PyErr_Format(PyExc_RuntimeError, "Invalid HTTP header name %R in '%s': a name is made of letters, digits and !#$%%&'*+-.^_`|~.",
                      field.name, what);
         goto failed;
@@ -240,9 +254,12 @@ uint8_t *fields_write(const Fields *fields, uint8_t *to)
         put32(to + 4, value_length);
         to += FIELD_HEADER;
         const uint8_t *from = (const uint8_t *)PyBytes_AS_STRING(name);
-        for (uint32_t j = 0; j < name_length; j++) {
-            uint8_t c = from[j];
-            to[j] = c | (uint8_t)((uint8_t)(c - 'A') < 26 ? 0x20 : 0);
+        if (fields->items[i].mixed) {
+            for (uint32_t j = 0; j < name_length; j++) {
+                to[j] = token[from[j]];
+            }
+        } else {
+            memcpy(to, from, name_length);
         }
         to += name_length;
         memcpy(to, PyBytes_AS_STRING(value), value_length);

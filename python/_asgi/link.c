@@ -353,6 +353,7 @@ void link_detach(Link *link)
         *(_Atomic uint32_t *)(void *)(link->memory + SPVN_HEADER_DRAINING) = 0;
     }
     link->detached = true;
+    call_drop_spare(link);
     Py_CLEAR(link->controls_due);
     for (uint32_t i = 0; i < link->loops; i++) {
         outbox_unblock(link, &link->outboxes[i]);
@@ -513,6 +514,7 @@ static int link_traverse(PyObject *self, visitproc visit, void *arg)
     for (Call *call = link->live; call != NULL; call = call->next) {
         Py_VISIT(call);
     }
+    Py_VISIT(link->spare);
     for (uint32_t i = 0; link->outboxes != NULL && i < link->loops; i++) {
         for (Call *call = link->outboxes[i].blocked_first; call != NULL; call = call->blocked_next) {
             Py_VISIT(call);

@@ -17,23 +17,60 @@ bool text_is(PyObject *text, const char *expected)
     return PyUnicode_CompareWithASCIIString(text, expected) == 0;
 }
 
-/* A new reference, or NULL: raised if PyErr_Occurred(), else there is none. */
-PyObject *message_get(PyObject *message, PyObject *key)
+PyObject *message_get(const Message *message, PyObject *key)
 {
     PyObject *item;
-    return dict_get(message, key, &item) > 0 ? item : NULL;
+    return dict_get(message->dict, key, &item) > 0 ? item : NULL;
 }
 
-/* Whether the key is there and true; -1 raised. */
-int message_true(PyObject *message, PyObject *key)
+/* Takes the items in one pass: messages are small, and their keys are nearly always the
+ * interned strings that this module has too, so that it costs less than one look-up each. */
+static void message_read(Message *message, State *state, PyObject *dict)
 {
-    PyObject *item = message_get(message, key);
-    if (item == NULL) {
-        return PyErr_Occurred() ? -1 : 0;
+    *message = (Message){.dict = dict};
+    struct {
+        PyObject *key, **item;
+    } wanted[] = {
+        {state->str_type, &message->type},         {state->str_status, &message->status},
+        {state->str_headers, &message->headers},   {state->str_body, &message->body},
+        {state->str_more_body, &message->more_body}, {state->str_trailers, &message->trailers},
+    };
+    const int count = sizeof wanted / sizeof *wanted;
+    PyObject *key, *item;
+    Py_ssize_t at = 0;
+    DICT_LOCK(dict);
+    while (PyDict_Next(dict, &at, &key, &item)) {
+        int i = 0;
+        while (i < count && key != wanted[i].key) {
+            i++;
+        }
+        if (i == count && PyUnicode_Check(key)) {
+            i = 0;
+            while (i < count && PyUnicode_Compare(key, wanted[i].key) != 0) {
+                i++;
+            }
+        }
+        if (i < count && *wanted[i].item == NULL) {
+            *wanted[i].item = Py_NewRef(item);
+        }
     }
-    int truth = item == Py_False ? 0 : item == Py_True ? 1 : PyObject_IsTrue(item);
-    Py_DECREF(item);
-    return truth;
+    DICT_UNLOCK();
+}
+
+static void message_clear(Message *message)
+{
+    Py_XDECREF(message->type);
+    Py_XDECREF(message->status);
+    Py_XDECREF(message->headers);
+    Py_XDECREF(message->body);
+    Py_XDECREF(message->more_body);
+    Py_XDECREF(message->trailers);
+}
+
+/* -1: raised. */
+static int is_true(PyObject *item)
+{
+    return item == NULL || item == Py_False ? 0 : item == Py_True ? 1 : PyObject_IsTrue(item);
 }
 
 static SendResult unexpected(const char *expected, PyObject *type)
@@ -112,41 +149,29 @@ SendResult send_answer(Call *call, unsigned status, const Fields *fields, bool l
     return SENT;
 }
 
-SendResult send_start(Call *call, PyObject *message, const char *what)
+SendResult send_start(Call *call, const Message *message, const char *what)
 {
-    State *state = call->link->state;
     uint8_t ws = call->ws;
-    PyObject *status_object = message_get(message, state->str_status);
-    if (status_object == NULL) {
-        if (!PyErr_Occurred()) {
-            PyErr_Format(PyExc_RuntimeError, "ASGI message '%s' must have a 'status', an int.", what);
-        }
+    if (message->status == NULL) {
+        PyErr_Format(PyExc_RuntimeError, "ASGI message '%s' must have a 'status', an int.", what);
         return SENT_ERROR;
     }
-    long status = PyLong_AsLong(status_object);
+    long status = PyLong_AsLong(message->status);
     if (status == -1 && PyErr_Occurred()) {
         if (PyErr_ExceptionMatches(PyExc_TypeError)) {
-            PyErr_Format(PyExc_TypeError, "'status' in '%s' must be an int, got %s.", what, Py_TYPE(status_object)->tp_name);
+            PyErr_Format(PyExc_TypeError, "'status' in '%s' must be an int, got %s.", what, Py_TYPE(message->status)->tp_name);
         }
-        Py_DECREF(status_object);
         return SENT_ERROR;
     }
-    Py_DECREF(status_object);
     if (status < 200 || status > 999) {
         PyErr_Format(PyExc_RuntimeError, "'status' in '%s' must be a final status, from 200 to 999, got %ld.", what, status);
         return SENT_ERROR;
     }
-    int trailers = message_true(message, state->str_trailers);
-    if (trailers < 0) {
-        return SENT_ERROR;
-    }
+    int trailers = is_true(message->trailers);
     Fields fields;
-    PyObject *headers = message_get(message, state->str_headers);
-    if ((headers == NULL && PyErr_Occurred()) || fields_collect(&fields, headers, what) < 0) {
-        Py_XDECREF(headers);
+    if (trailers < 0 || fields_collect(&fields, message->headers, what) < 0) {
         return SENT_ERROR;
     }
-    Py_XDECREF(headers);
     if (send_check(call, ANSWER_START, ws) < 0) {
         fields_clear(&fields);
         return SENT_ERROR;
@@ -205,31 +230,27 @@ static size_t extend_head(Call *call, const char *bytes, size_t size, uint16_t f
     return n;
 }
 
-/* Bytes of a message, as bytes. */
-static PyObject *body_bytes(PyObject *message, PyObject *key, const char *what, PyObject *empty)
+/* A new reference to bytes. */
+static PyObject *body_bytes(PyObject *body, const char *what, PyObject *empty)
 {
-    PyObject *body = message_get(message, key);
     if (body == NULL) {
-        return PyErr_Occurred() ? NULL : Py_NewRef(empty);
+        return Py_NewRef(empty);
     }
     if (PyBytes_CheckExact(body)) {
-        return body;
+        return Py_NewRef(body);
     }
-    PyObject *bytes = NULL;
     if (PyObject_CheckBuffer(body)) {
-        bytes = PyBytes_FromObject(body);
-    } else {
-        PyErr_Format(PyExc_TypeError, "'body' in '%s' must be bytes, got %s.", what, Py_TYPE(body)->tp_name);
+        return PyBytes_FromObject(body);
     }
-    Py_DECREF(body);
-    return bytes;
+    PyErr_Format(PyExc_TypeError, "'body' in '%s' must be bytes, got %s.", what, Py_TYPE(body)->tp_name);
+    return NULL;
 }
 
-SendResult send_body(Call *call, PyObject *message, const char *what)
+SendResult send_body(Call *call, const Message *message, const char *what)
 {
     State *state = call->link->state;
-    int more = message_true(message, state->str_more_body);
-    PyObject *body = more < 0 ? NULL : body_bytes(message, state->str_body, what, state->empty_bytes);
+    int more = is_true(message->more_body);
+    PyObject *body = more < 0 ? NULL : body_bytes(message->body, what, state->empty_bytes);
     if (body == NULL) {
         return SENT_ERROR;
     }
@@ -314,17 +335,15 @@ SendResult send_fields(Call *call, uint16_t type, uint16_t flags, const uint8_t 
     return SENT;
 }
 
-static SendResult send_trailers(Call *call, PyObject *message)
+static SendResult send_trailers(Call *call, const Message *message)
 {
-    State *state = call->link->state;
-    int more = message_true(message, state->str_more_trailers);
-    PyObject *headers = more < 0 ? NULL : message_get(message, state->str_headers);
+    PyObject *more_item = message_get(message, call->link->state->str_more_trailers);
+    int more = PyErr_Occurred() ? -1 : is_true(more_item);
+    Py_XDECREF(more_item);
     Fields fields;
-    if (PyErr_Occurred() || fields_collect(&fields, headers, "http.response.trailers") < 0) {
-        Py_XDECREF(headers);
+    if (more < 0 || fields_collect(&fields, message->headers, "http.response.trailers") < 0) {
         return SENT_ERROR;
     }
-    Py_XDECREF(headers);
     uint8_t fixed[8];
     put32(fixed, (uint32_t)fields.count);
     put32(fixed + 4, (uint32_t)fields.bytes);
@@ -342,7 +361,7 @@ static SendResult send_trailers(Call *call, PyObject *message)
 
 /* 103 (RFC 8297). The specification has it come behind the start message, so a head that nobody has
  * seen yet makes way for it; behind a published head it is too late, and ignored. */
-static SendResult send_early_hint(Call *call, PyObject *message)
+static SendResult send_early_hint(Call *call, const Message *message)
 {
     State *state = call->link->state;
     uint8_t answer = call->answer;
@@ -419,7 +438,7 @@ static SendResult send_early_hint(Call *call, PyObject *message)
     return result;
 }
 
-static SendResult send_path(Call *call, PyObject *message)
+static SendResult send_path(Call *call, const Message *message)
 {
     State *state = call->link->state;
     PyObject *path = message_get(message, state->str_path);
@@ -455,8 +474,9 @@ static SendResult send_path(Call *call, PyObject *message)
     return result;
 }
 
-static SendResult send_http(Call *call, PyObject *message, PyObject *type)
+static SendResult send_http(Call *call, const Message *message)
 {
+    PyObject *type = message->type;
     switch ((AnswerPhase)call->answer) {
     case ANSWER_START:
         if (text_is(type, MESSAGE_START)) {
@@ -489,33 +509,28 @@ static SendResult send_http(Call *call, PyObject *message, PyObject *type)
     return SENT_ERROR;
 }
 
-SendResult send_message(Call *call, PyObject *message)
+SendResult send_message(Call *call, PyObject *dict)
 {
-    State *state = call->link->state;
-    if (!PyDict_Check(message)) {
-        PyErr_Format(PyExc_TypeError, "send() takes an ASGI message, a dict with a 'type', got %s.", Py_TYPE(message)->tp_name);
+    if (!PyDict_Check(dict)) {
+        PyErr_Format(PyExc_TypeError, "send() takes an ASGI message, a dict with a 'type', got %s.", Py_TYPE(dict)->tp_name);
         return SENT_ERROR;
     }
-    PyObject *type = message_get(message, state->str_type);
-    if (type == NULL || !PyUnicode_Check(type)) {
-        if (!PyErr_Occurred()) {
-            PyErr_Format(PyExc_TypeError, "An ASGI message must have a 'type', a str, got %R.", message);
-        }
-        Py_XDECREF(type);
-        return SENT_ERROR;
-    }
+    Message message;
+    message_read(&message, call->link->state, dict);
     SendResult result = SENT_ERROR;
     bool complete = call->websocket ? call->ws == WS_ENDED : call->answer == ANSWER_COMPLETE;
-    if (call->disconnected && !(complete && !call->websocket)) {
-        PyErr_SetString(state->client_disconnected, "The client left: nothing more can be sent to it.");
+    if (message.type == NULL || !PyUnicode_Check(message.type)) {
+        PyErr_Format(PyExc_TypeError, "An ASGI message must have a 'type', a str, got %R.", dict);
+    } else if (call->disconnected && (call->websocket || !complete)) {
+        PyErr_SetString(call->link->state->client_disconnected, "The client left: nothing more can be sent to it.");
     } else if (link_check(call->link) == 0) {
         if (call->ended && !complete) {
-            PyErr_Format(PyExc_RuntimeError, "Unexpected ASGI message '%U' sent, after the app returned.", type);
+            PyErr_Format(PyExc_RuntimeError, "Unexpected ASGI message '%U' sent, after the app returned.", message.type);
         } else {
-            result = call->websocket ? websocket_send(call, message, type) : send_http(call, message, type);
+            result = call->websocket ? websocket_send(call, &message) : send_http(call, &message);
         }
     }
-    Py_DECREF(type);
+    message_clear(&message);
     return result;
 }
 

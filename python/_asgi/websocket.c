@@ -71,7 +71,7 @@ static SendResult unexpected(const char *expected, PyObject *type)
 }
 
 /* A str of the message as UTF-8 bytes; empty without one or with None. NULL: raised. */
-static PyObject *text_bytes(PyObject *message, PyObject *key, const char *what)
+static PyObject *text_bytes(const Message *message, PyObject *key, const char *what)
 {
     PyObject *text = message_get(message, key);
     PyObject *bytes = NULL;
@@ -86,19 +86,16 @@ static PyObject *text_bytes(PyObject *message, PyObject *key, const char *what)
     return bytes;
 }
 
-static SendResult accept(Call *call, PyObject *message)
+static SendResult accept(Call *call, const Message *message)
 {
     static const char what[] = "websocket.accept";
     State *state = call->link->state;
     PyObject *subprotocol = text_bytes(message, state->str_subprotocol, what);
-    PyObject *headers = subprotocol == NULL ? NULL : message_get(message, state->str_headers);
     Fields fields;
-    if (subprotocol == NULL || PyErr_Occurred() || fields_collect(&fields, headers, what) < 0) {
+    if (subprotocol == NULL || fields_collect(&fields, message->headers, what) < 0) {
         Py_XDECREF(subprotocol);
-        Py_XDECREF(headers);
         return SENT_ERROR;
     }
-    Py_XDECREF(headers);
     SendResult result = SENT_ERROR;
     size_t length = (size_t)PyBytes_GET_SIZE(subprotocol);
     PyObject *fixed = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(16 + length));
@@ -139,7 +136,7 @@ static SendResult deny(Call *call)
     return result;
 }
 
-static SendResult close_open(Call *call, PyObject *message)
+static SendResult close_open(Call *call, const Message *message)
 {
     static const char what[] = "websocket.close";
     State *state = call->link->state;
@@ -184,7 +181,7 @@ static SendResult close_open(Call *call, PyObject *message)
     return result;
 }
 
-static SendResult send_data(Call *call, PyObject *message)
+static SendResult send_data(Call *call, const Message *message)
 {
     State *state = call->link->state;
     uint16_t opcode = 2;
@@ -216,8 +213,9 @@ static SendResult send_data(Call *call, PyObject *message)
     return call->held != NULL ? SENT_HELD : send_must_yield(call) ? SENT_YIELD : SENT;
 }
 
-SendResult websocket_send(Call *call, PyObject *message, PyObject *type)
+SendResult websocket_send(Call *call, const Message *message)
 {
+    PyObject *type = message->type;
     switch ((WebSocketPhase)call->ws) {
     case WS_CONNECTING:
         if (text_is(type, "websocket.accept")) {
