@@ -1,33 +1,154 @@
-// Package control holds all that Python may call.
+// Package control is all that Python may call of the core, and the place where the
+// packages are wired together. gopy binds its exported functions as spvn._core.
+//
+// Rules:
+//   - Only ints and strings cross this border; answers and options are JSON objects. An
+//     error's text is either a sentence or, from Start, a JSON object that says which
+//     option is to blame: {"kind", "option", "value", "message"}.
+//   - Every function returns at once. What takes time ends in an event: the descriptor
+//     that Start returns becomes readable, and Events tells what happened.
+//   - Nothing here is called for a request.
 package control
 
-import "errors"
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+)
 
-var errUnwired = errors.New("the core is not wired yet")
+var (
+	mu      sync.Mutex
+	servers = map[int]*server{} // guarded by mu
+	lastID  int                 // guarded by mu
+)
 
-// Version is the core's version.
-func Version() (string, error) { return `{"version": "0"}`, nil }
+// find is a running server.
+func find(id int) (*server, error) {
+	mu.Lock()
+	defer mu.Unlock()
+	if s := servers[id]; s != nil {
+		return s, nil
+	}
+	return nil, fmt.Errorf("there is no server %d", id)
+}
 
-// Start starts a server.
-func Start(config string) (string, error) { return "", errUnwired }
+func answer(v any) (string, error) {
+	text, err := json.Marshal(v)
+	return string(text), err
+}
 
-// AddWorker makes a link for a worker.
-func AddWorker(server int, options string) (string, error) { return "", errUnwired }
+const nothing = "{}"
 
-// RemoveWorker drains a worker.
-func RemoveWorker(server, worker int, options string) (string, error) { return "", errUnwired }
+// Start listens and starts the poll loops. config is the JSON of a Config. The answer has
+// the server's id as "server", its "addresses", and "events_fd": a descriptor, the
+// caller's to close, that is readable when Events has something to tell. Calls wait
+// until a worker is ready.
+func Start(config string) (string, error) {
+	c, err := parseConfig(config)
+	if err != nil {
+		return "", err
+	}
+	s, err := newServer(c)
+	if err != nil {
+		return "", startError(err)
+	}
+	mu.Lock()
+	lastID++
+	s.id = lastID
+	servers[s.id] = s
+	mu.Unlock()
+	return answer(map[string]any{"server": s.id, "addresses": s.addresses(), "events_fd": s.events.forPython})
+}
 
-// WorkerGone says that a worker ended.
-func WorkerGone(server, worker int, options string) (string, error) { return "", errUnwired }
+// AddWorker makes a link for one more worker: "worker" is its number, "memfd", "bell" and
+// "loop_bells" are the link's descriptors, the caller's to close. The worker gets calls
+// once it has written READY.
+func AddWorker(server int, options string) (string, error) {
+	s, err := find(server)
+	if err != nil {
+		return "", err
+	}
+	return s.addWorker()
+}
 
-// Drain stops accepting and finishes calls.
-func Drain(server int, options string) (string, error) { return "", errUnwired }
+// RemoveWorker drains a worker: no new calls; DRAIN and, once it holds none, STOP are
+// written to it.
+func RemoveWorker(server, worker int, options string) (string, error) {
+	s, err := find(server)
+	if err != nil {
+		return "", err
+	}
+	return nothing, s.removeWorker(worker)
+}
 
-// Stop closes everything now.
-func Stop(server int) (string, error) { return "", errUnwired }
+// WorkerGone says that a worker has ended, whatever the reason. Its unclaimed calls go to
+// others, its claimed ones fail.
+func WorkerGone(server, worker int, options string) (string, error) {
+	s, err := find(server)
+	if err != nil {
+		return "", err
+	}
+	return nothing, s.workerGone(worker)
+}
+
+// Drain stops accepting and lets calls finish, for at most "grace" seconds of options;
+// then comes the event "drained", with the number of calls "left".
+func Drain(server int, options string) (string, error) {
+	s, err := find(server)
+	if err != nil {
+		return "", err
+	}
+	var o struct {
+		Grace *float64 `json:"grace"`
+	}
+	if err := json.Unmarshal([]byte(options), &o); err != nil {
+		return "", fmt.Errorf("the options of Drain are not JSON: %w", err)
+	}
+	grace := s.config.TimeoutGracefulShutdown
+	if o.Grace != nil {
+		grace = *o.Grace
+	}
+	s.drain(seconds(grace))
+	return nothing, nil
+}
+
+// Stop closes everything now. The last event is "stopped"; reading it frees the id.
+func Stop(server int) (string, error) {
+	s, err := find(server)
+	if err != nil {
+		return "", err
+	}
+	s.stop()
+	return nothing, nil
+}
 
 // Stats is the server's counters.
-func Stats(server int) (string, error) { return "", errUnwired }
+func Stats(server int) (string, error) {
+	s, err := find(server)
+	if err != nil {
+		return "", err
+	}
+	return answer(s.stats())
+}
 
-// Events is what happened since the last call.
-func Events(server int) (string, error) { return "", errUnwired }
+// Events is what happened since the last call: {"events": [{"event": name, ...}]}.
+func Events(server int) (string, error) {
+	s, err := find(server)
+	if err != nil {
+		return "", err
+	}
+	list, last := s.events.take()
+	for _, r := range s.logs.core.Drain() {
+		list = append(list, event{Event: "log", Level: string(r.Level), Message: r.Message})
+	}
+	if last {
+		mu.Lock()
+		delete(servers, server)
+		mu.Unlock()
+		s.events.close()
+	}
+	return answer(map[string]any{"events": list})
+}
+
+// Version is the core's own version: that of the package it was built for.
+func Version() (string, error) { return answer(map[string]string{"version": version}) }

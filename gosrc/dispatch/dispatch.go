@@ -41,7 +41,7 @@ type Settings struct {
 	RetryAfter  int // seconds, in the 503s
 
 	// Access is told of every answer's head, nil when nobody wants to know.
-	Access func(loop int, line AccessLine)
+	Access func(loop int, line *AccessLine)
 	// Corrupt is told, on the loop's goroutine, of a worker that broke the link's rules.
 	Corrupt func(w *Worker, loop int, err error)
 	// Control is told of a worker's READY, START_FAILED and STOPPED.
@@ -50,10 +50,10 @@ type Settings struct {
 	Log func(level, key, message string)
 }
 
-// AccessLine is what the access log says of one call. The slices are valid during the
-// call of Settings.Access only.
+// AccessLine is what the access log says of one call. Its strings and slices are
+// valid during the call of Settings.Access only.
 type AccessLine struct {
-	Client              []byte
+	Client              string
 	ClientPort          int32
 	Method, Path, Query []byte
 	Version             uint8 // 10, 11, 20

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"encoding/binary"
+	"unsafe"
 
 	"spvn/gosrc/call"
 	"spvn/gosrc/link"
@@ -59,16 +60,9 @@ func startFlags(r *call.Request) uint16 {
 	return flags
 }
 
-// requestLine is what logs need of a call, read back from its start.
-type requestLine struct {
-	method, path, query []byte
-	client              []byte
-	clientPort          int32
-	version             uint8
-}
-
-// lineOf reads a request line back from an encoded start, which this package wrote.
-func lineOf(start []byte) requestLine {
+// readStart reads what the access log needs back from an encoded start, which this
+// package wrote.
+func readStart(start []byte, l *AccessLine) {
 	u16 := func(at int) int { return int(binary.LittleEndian.Uint16(start[at:])) }
 	u32 := func(at int) int { return int(binary.LittleEndian.Uint32(start[at:])) }
 	rest := start[link.CallFixedSize:]
@@ -77,13 +71,12 @@ func lineOf(start []byte) requestLine {
 		rest = rest[n:]
 		return part
 	}
-	var l requestLine
-	l.version = start[link.CallHTTPVersion]
-	l.clientPort = int32(binary.LittleEndian.Uint32(start[link.CallClientPort:]))
-	l.method = take(u16(link.CallMethodLength))
-	l.path = take(u32(link.CallPathLength))
+	l.Version = start[link.CallHTTPVersion]
+	l.ClientPort = int32(u32(link.CallClientPort))
+	l.Method = take(u16(link.CallMethodLength))
+	l.Path = take(u32(link.CallPathLength))
 	take(u32(link.CallRawPathLength))
-	l.query = take(u32(link.CallQueryLength))
-	l.client = take(u16(link.CallClientHostLength))
-	return l
+	l.Query = take(u32(link.CallQueryLength))
+	host := take(u16(link.CallClientHostLength))
+	l.Client = unsafe.String(unsafe.SliceData(host), len(host))
 }

@@ -30,6 +30,7 @@ type Shard struct {
 
 	head   []byte // private copy of the head of an answer
 	fields []call.Field
+	line   AccessLine
 
 	noWorkerSince int64 // since when no worker could take calls, 0: one can
 }
@@ -335,12 +336,10 @@ func (s *Shard) access(c *Call, status int) {
 	if f == nil {
 		return
 	}
-	l := lineOf(c.start)
-	f(s.index, AccessLine{
-		Client: l.client, ClientPort: l.clientPort,
-		Method: l.method, Path: l.path, Query: l.query,
-		Version: l.version, Status: status,
-	})
+	l := &s.line
+	readStart(c.start, l)
+	l.Status = status
+	f(s.index, l)
 }
 
 // InFlight is how many calls of this shard wait or run, ended ones that a worker still

@@ -194,7 +194,7 @@ func (l *Loop) wakeUp() {
 	}
 	l.flush()
 	l.engine.Publish()
-	l.counters.Publish()
+	l.turnEnds()
 }
 
 // wait sleeps until something happens and returns the number of events.
@@ -401,7 +401,15 @@ func (l *Loop) closeAll() {
 		}
 	}
 	l.engine.Publish()
-	l.counters.Publish()
+	l.turnEnds()
 	unix.Close(l.epoll)
 	unix.Close(l.bell)
+}
+
+// turnEnds shows what was counted and logged.
+func (l *Loop) turnEnds() {
+	l.counters.Publish()
+	if f := l.config.TurnEnds; f != nil {
+		f(l.index)
+	}
 }

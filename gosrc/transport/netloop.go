@@ -110,7 +110,7 @@ func (l *NetLoop) run() {
 	l.ended = true
 	l.mailbox.Unlock()
 	l.engine.Publish()
-	l.counters.Publish()
+	l.turnEnds()
 	l.bell.Close()
 }
 
@@ -143,7 +143,7 @@ func (l *NetLoop) turn() {
 	}
 	l.flush()
 	l.engine.Publish()
-	l.counters.Publish()
+	l.turnEnds()
 }
 
 func (l *NetLoop) wait() {
@@ -288,4 +288,12 @@ func (l *NetLoop) closeListeners() {
 		ln.Close()
 	}
 	l.listeners = nil
+}
+
+// turnEnds shows what was counted and logged.
+func (l *NetLoop) turnEnds() {
+	l.counters.Publish()
+	if f := l.config.TurnEnds; f != nil {
+		f(l.index)
+	}
 }

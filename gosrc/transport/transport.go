@@ -49,5 +49,7 @@ type Config struct {
 	// At the bound the longest idle ones are closed.
 	MaxConnections int
 	Counters       []*observe.Shard // one for each loop
-	Log            func(level, key, message string)
+	// TurnEnds is called at the end of each wake-up of a loop, on its goroutine.
+	TurnEnds func(loop int)
+	Log      func(level, key, message string)
 }

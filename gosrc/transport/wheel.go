@@ -31,7 +31,7 @@ func (w *wheel) set(c *conn, at int64) {
 }
 
 func (w *wheel) insert(c *conn, tick int64) {
-	tick = min(tick, w.tick+wheelSlots-1)
+	tick = min(tick, w.tick+wheelSlots-2) // never the slot that turn is at
 	i := tick % wheelSlots
 	c.wheelTick, c.inWheel = tick, true
 	c.wheelPrev, c.wheelNext = nil, w.slots[i]

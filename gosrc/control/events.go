@@ -1,0 +1,87 @@
+package control
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"spvn/gosrc/link"
+)
+
+// event is one thing that happened, as Python reads it.
+type event struct {
+	Event   string `json:"event"`
+	Worker  int    `json:"worker,omitempty"`
+	Left    int64  `json:"left,omitempty"`
+	Level   string `json:"level,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+// eventQueue holds events until Python reads them. Its methods may be called concurrently.
+type eventQueue struct {
+	forPython int // a dup of the bell that Python closes
+
+	mu      sync.Mutex
+	bell    int
+	list    []event
+	stopped bool // "stopped" is in the list, or was read
+}
+
+func newEventQueue() (*eventQueue, error) {
+	bell, err := link.NewBell()
+	if err != nil {
+		return nil, err
+	}
+	dup, err := unix.FcntlInt(uintptr(bell), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		unix.Close(bell)
+		return nil, err
+	}
+	return &eventQueue{bell: bell, forPython: dup}, nil
+}
+
+func (q *eventQueue) add(e event) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.stopped || q.bell < 0 {
+		return
+	}
+	q.stopped = e.Event == "stopped"
+	q.list = append(q.list, e)
+	link.Ring(q.bell)
+}
+
+// take returns the events so far; last says that none will follow.
+func (q *eventQueue) take() (list []event, last bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	list, q.list = q.list, nil
+	if list == nil {
+		list = []event{}
+	}
+	return list, q.stopped
+}
+
+// ring says that there is something to read elsewhere: the log.
+func (q *eventQueue) ring() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.bell >= 0 {
+		link.Ring(q.bell)
+	}
+}
+
+func (q *eventQueue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.bell >= 0 {
+		unix.Close(q.bell)
+		q.bell = -1
+	}
+}
+
+// abandon closes both descriptors of a server that did not start.
+func (q *eventQueue) abandon() {
+	q.close()
+	unix.Close(q.forPython)
+}

@@ -1,0 +1,73 @@
+package control
+
+import (
+	"spvn/gosrc/call"
+	"spvn/gosrc/http1"
+	"spvn/gosrc/observe"
+	"spvn/gosrc/transport"
+)
+
+// transportConfig is what all loops of the server share; it also chooses the protocol of
+// a connection.
+func (s *server) transportConfig() *transport.Config {
+	protocols := make([]*http1.Config, len(s.counters))
+	for i := range protocols {
+		protocols[i] = s.http1Config(s.counters[i])
+	}
+	return &transport.Config{
+		NewProtocol: func(loop int, c call.Carrier, peer, local call.Addr, scheme call.Scheme) call.Protocol {
+			return http1.New(protocols[loop], c, s.dispatch.Shard(loop), peer, local, scheme)
+		},
+		WriteTimeout:   seconds(s.config.TimeoutWrite),
+		MaxConnections: s.connectionLimit(),
+		Counters:       s.counters,
+		TurnEnds:       s.flushAccess,
+		Log:            s.logLine,
+	}
+}
+
+// http1Config is what the HTTP/1.1 connections of one loop share.
+func (s *server) http1Config(counters *observe.Shard) *http1.Config {
+	c := s.config
+	h := http1.DefaultConfig()
+	h.LimitRequestLine = c.LimitRequestLine
+	h.LimitHeaderBytes = c.LimitHeaderBytes
+	h.LimitHeaderCount = c.LimitHeaderCount
+	h.LimitBody = int64(orZero(c.LimitBody))
+	h.TimeoutHeader = seconds(c.TimeoutHeader)
+	h.TimeoutBody = seconds(c.TimeoutBody)
+	h.TimeoutKeepAlive = seconds(c.TimeoutKeepAlive)
+	h.Date = c.DateHeader
+	if !c.ServerHeader {
+		h.Server = ""
+	}
+	for _, f := range c.Headers {
+		h.Headers = append(h.Headers, call.Field{Name: []byte(f[0]), Value: []byte(f[1])})
+	}
+	if c.ProxyHeaders {
+		h.Proxies = http1.NewTrusted(c.ForwardedAllowIPs)
+	}
+	h.Draining = s.dispatch.Draining
+	h.Refused = func(r *http1.Refusal, inCall bool) { refused(counters, r, inCall) }
+	h.KeepAliveExpired = func() { counters.Inc(observe.TimedOutKeepAlive) }
+	h.Log = func(level, message string) { s.logLine(level, "http1 "+message, message) }
+	return h
+}
+
+// refused counts an answer that the protocol gave by itself.
+func refused(counters *observe.Shard, r *http1.Refusal, inCall bool) {
+	switch r.Kind {
+	case http1.WrongProtocol:
+		counters.Inc(observe.RejectedWrongProtocol)
+		return
+	case http1.HeaderTimeout:
+		counters.Inc(observe.TimedOutHeader)
+	case http1.BodyTimeout:
+		counters.Inc(observe.TimedOutBody)
+	}
+	if inCall {
+		counters.Inc(observe.RejectedInBody)
+	} else {
+		counters.Inc(observe.Rejected(r.Status))
+	}
+}
