@@ -3,15 +3,18 @@
 One pair of handlers serves them all: it is installed with the first server that runs in
 the main thread and taken away with the last. Python allows handlers in the main thread
 only, so a server in another thread has none and is stopped by its `should_exit`.
+
+The handlers are the loop's own (add_signal_handler): a plain signal.signal handler may run
+late, because a signal that comes just before the loop's system call does not interrupt it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import threading
 from collections.abc import Callable, Generator
-from types import FrameType
 from typing import Any
 
 HANDLED = (signal.SIGINT, signal.SIGTERM)
@@ -22,8 +25,10 @@ _captured: list[int] = []
 
 
 @contextlib.contextmanager
-def captured(listener: Callable[[int], None], *, pass_on: bool) -> Generator[None, None, None]:
-    """Call `listener` with each signal that arrives meanwhile.
+def captured(
+    loop: asyncio.AbstractEventLoop, listener: Callable[[int], None], *, pass_on: bool
+) -> Generator[None, None, None]:
+    """Call `listener` on the loop with each signal that arrives meanwhile.
 
     pass_on: afterwards raise what was captured again for a handler that had been there before (asyncio's own, or the
     program's), so that Ctrl-C ends a program that a server is only a part of. The default action of SIGTERM, which
@@ -35,26 +40,32 @@ def captured(listener: Callable[[int], None], *, pass_on: bool) -> Generator[Non
     if not _listeners:
         _captured.clear()
         for number in HANDLED:
-            _previous[number] = signal.signal(number, _handle)
+            _previous[number] = signal.getsignal(number)
+            try:
+                loop.add_signal_handler(number, _handle, number)
+            except NotImplementedError:  # a loop of the user's that knows no signals
+                signal.signal(number, lambda number, frame: _handle(number))
     _listeners.append(listener)
     try:
         yield
     finally:
         _listeners.remove(listener)
         if not _listeners:
-            _restore(pass_on)
+            _restore(loop, pass_on)
 
 
-def _handle(number: int, frame: FrameType | None) -> None:
+def _handle(number: int) -> None:
     _captured.append(number)
     for listener in _listeners:
         listener(number)
 
 
-def _restore(pass_on: bool) -> None:
+def _restore(loop: asyncio.AbstractEventLoop, pass_on: bool) -> None:
     previous, numbers = dict(_previous), list(dict.fromkeys(_captured))
     _previous.clear()
     for number, handler in previous.items():
+        with contextlib.suppress(NotImplementedError):
+            loop.remove_signal_handler(number)
         # None: a handler that was not installed from Python, which cannot be put back from here.
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
     if pass_on:

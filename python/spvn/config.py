@@ -120,13 +120,23 @@ class Config:
     reset_contextvars: bool = _flag(False, APP, "Run each call in a fresh contextvars.Context.")
 
     host: str | None = option(
-        "127.0.0.1", ADDRESS, "Address or name to listen on; 0.0.0.0 is every IPv4 address, :: every IPv6 address, * both.",
-        metavar="HOST", core=True, none="every address",
-    )  # fmt: skip
+        "127.0.0.1",
+        ADDRESS,
+        "Address or name to listen on; 0.0.0.0 is every IPv4 address, :: every IPv6 one, * both.",
+        metavar="HOST",
+        core=True,
+        none="every address",
+    )
     port: int = option(
-        8000, ADDRESS, "Port to listen on; 0 takes a free one, which is printed.", read_int,
-        metavar="PORT", minimum=0, maximum=65535, core=True,
-    )  # fmt: skip
+        8000,
+        ADDRESS,
+        "Port to listen on; 0 takes a free one, which is printed.",
+        read_int,
+        metavar="PORT",
+        minimum=0,
+        maximum=65535,
+        core=True,
+    )
     bind: list[str] = _list(
         ADDRESS,
         "Listen here, not on --host and --port: HOST:PORT, [V6]:PORT, unix:PATH or fd://N. May be repeated.",
@@ -135,9 +145,15 @@ class Config:
     )
     uds: str | None = option(None, ADDRESS, "Listen on this unix socket.", metavar="PATH", none="unset", core=True)
     fd: int | None = option(
-        None, ADDRESS, "Listen on the socket that is open as this file descriptor.", read_int,
-        metavar="N", minimum=0, none="unset", core=True,
-    )  # fmt: skip
+        None,
+        ADDRESS,
+        "Listen on the socket that is open as this file descriptor.",
+        read_int,
+        metavar="N",
+        minimum=0,
+        none="unset",
+        core=True,
+    )
     backlog: int | None = _count(
         None, ADDRESS, "Connections that may wait to be accepted.", none="the system's limit (somaxconn)", core=True
     )
@@ -207,19 +223,23 @@ class Config:
     )
 
     timeout_header: float = _seconds(
-        10.0, TIMEOUTS, "For a request's head, in all; also for a connection's first byte. Then 408.", core=True
+        10.0,
+        TIMEOUTS,
+        "For a request's head, in all; also for a connection's first byte. Then 408.",
+        minimum=0.001,
+        core=True,
     )
     timeout_body: float = _seconds(
-        30.0, TIMEOUTS, "Between two parts of a request's body, while spvn is reading.", core=True
+        30.0, TIMEOUTS, "Between two parts of a request's body, while spvn is reading.", minimum=0.001, core=True
     )
     timeout_keep_alive: float = _seconds(
         75.0, TIMEOUTS, "An idle connection is kept this long; above the 60 s of most proxies.", core=True
     )
     timeout_write: float = _seconds(
-        30.0, TIMEOUTS, "A client that takes nothing of its answer for this long is cut.", core=True
+        30.0, TIMEOUTS, "A client that takes nothing of its answer for this long is cut.", minimum=0.001, core=True
     )
     timeout_queue: float = _seconds(
-        10.0, TIMEOUTS, "A call waits this long for the app to begin it; then 503.", core=True
+        10.0, TIMEOUTS, "A call waits this long for the app to begin it; then 503.", minimum=0.001, core=True
     )
     timeout_graceful_shutdown: float | None = _seconds(
         30.0,
@@ -254,12 +274,28 @@ class Config:
         None, LOGGING, "Answer with the counters, as JSON, on this unix socket.", metavar="PATH", none="off", core=True
     )
 
-    workers: int | None = _count(None, PROCESS, "Worker processes.", none="unset", variables=("WEB_CONCURRENCY",), shown_default="1")  # fmt: skip
+    workers: int | None = _count(
+        None, PROCESS, "Worker processes.", none="unset", variables=("WEB_CONCURRENCY",), shown_default="1"
+    )
     timeout_worker_healthcheck: float = _seconds(5, PROCESS, "How long a worker may take to say that it is well.")
     reload: bool = _flag(False, PROCESS, "Reload the app when a file changes.")
-    reload_dirs: list[str] = _list(PROCESS, "Directory to watch. May be repeated.", flag="--reload-dir", metavar="DIR", shown_default="the current directory")  # fmt: skip
-    reload_includes: list[str] = _list(PROCESS, "Files to watch. May be repeated.", flag="--reload-include", metavar="GLOB", shown_default="*.py")  # fmt: skip
-    reload_excludes: list[str] = _list(PROCESS, "Files not to watch. May be repeated.", flag="--reload-exclude", metavar="GLOB", shown_default=".*, .py[cod], .sw.*, ~*")  # fmt: skip
+    reload_dirs: list[str] = _list(
+        PROCESS,
+        "Directory to watch. May be repeated.",
+        flag="--reload-dir",
+        metavar="DIR",
+        shown_default="the current directory",
+    )
+    reload_includes: list[str] = _list(
+        PROCESS, "Files to watch. May be repeated.", flag="--reload-include", metavar="GLOB", shown_default="*.py"
+    )
+    reload_excludes: list[str] = _list(
+        PROCESS,
+        "Files not to watch. May be repeated.",
+        flag="--reload-exclude",
+        metavar="GLOB",
+        shown_default=".*, .py[cod], .sw.*, ~*",
+    )
     reload_delay: float = _seconds(0.25, PROCESS, "Wait this long after a change.")
 
     http2: bool = _flag(False, HTTP, "Speak HTTP/2.")
@@ -301,6 +337,7 @@ class Config:
     def core_options(self) -> dict[str, Any]:
         """What the core is started with, ready to be written as JSON. None means the core's default."""
         values = {field.name: getattr(self, field.name) for field in options() if field.option.core}
+        values["host"] = self.host or ""  # every address
         values["headers"] = [list(pair) for pair in self.headers]
         if isinstance(self.forwarded_allow_ips, str):
             values["forwarded_allow_ips"] = [item.strip() for item in self.forwarded_allow_ips.split(",")]

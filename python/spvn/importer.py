@@ -72,7 +72,7 @@ def import_attribute(text: str) -> Any:
             raise AppError(_no_attribute(module, value, walked, name)) from None
         except Exception as exc:  # a property or a lazy module attribute of the user's
             raise _user_error(f"{walked}.{name} raised {type(exc).__name__}", exc) from exc
-        walked += (":" if value is not None and walked == module_name else ".") + name
+        walked += (":" if walked == module_name else ".") + name
     return value
 
 
@@ -83,7 +83,10 @@ def interface_of(app: ASGIApp) -> str:
     required = _required_parameters(app)
     if required is None:
         return "asgi3"
-    if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
+    is_async = inspect.iscoroutinefunction(app) or (
+        not inspect.isclass(app) and inspect.iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004
+    )
+    if is_async:
         return "asgi3"
     if len(required) == 1:
         return "asgi2"
@@ -186,8 +189,8 @@ def _no_attribute(module: ModuleType, owner: Any, walked: str, name: str) -> str
     others = [found for found in looks if found not in close]
     if others:
         text += f" Looks like an app there: {', '.join(others[:5])}."
-    elif not close and owner is module:
-        own = [found for found in public if not inspect.ismodule(getattr(module, found, None))]
+    elif not close:
+        own = [found for found in public if not inspect.ismodule(inspect.getattr_static(owner, found, None))]
         text += f" It has: {', '.join(own[:8])}." if own else " It is empty."
     if getattr(module, "__spec__", None) is not None and module.__spec__.has_location is False:  # type: ignore[union-attr]
         text += " It is a directory without __init__.py: name the file in it."

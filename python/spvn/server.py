@@ -65,6 +65,7 @@ class Server:
         self._core: Core | None = None
         self._server: Started | None = None
         self._seen: set[str] = set()
+        self._broken: str | None = None
         self._last_stats: dict[str, Any] = {}
 
     # What others may ask.
@@ -97,7 +98,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where a client on this machine reaches the server, without a slash at the end; "" while it does not listen."""
+        """Where a client on this machine reaches the server, without a slash at the end; "" where there is none."""
         for address in self.addresses:
             if address.kind == "tcp":
                 host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
@@ -141,7 +142,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         try:
-            with _signals.captured(self._on_signal, pass_on=pass_on_signals):
+            with _signals.captured(self._loop, self._on_signal, pass_on=pass_on_signals):
                 await self._serve()
         finally:
             self.started = False
@@ -210,6 +211,9 @@ class Server:
             for address in self.addresses:
                 _announce(address)
             await self._until_exit()
+            if self._broken is not None:
+                # The core takes no more from this worker, and there is no other in this process.
+                raise SpvnError(f"the app's process broke the link to the core ({self._broken}); stopping")
             await self._drain(worker)
             await self._unless_forced(worker.stop())
         except Interrupted:
@@ -311,11 +315,16 @@ class Server:
         assert self._core is not None and self._server is not None and self._changed is not None
         with contextlib.suppress(BlockingIOError):
             os.read(self._server.events_fd, 8)
+        if "stopped" in self._seen:
+            return  # the core has forgotten this server
         for event in self._core.events(self._server.server):
             name = str(event.get("event"))
             if name == "log":
                 level = logging.getLevelName(str(event.get("level", "info")).upper())
                 logger.log(level if isinstance(level, int) else logging.INFO, "%s", event.get("message", ""))
+            elif name == "worker-corrupt":
+                self._broken = str(event.get("message", ""))
+                self._should_exit = True
             self._seen.add(name)
         self._changed.set()
 

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spvn import ConfigError
+from spvn.logging import (
+    LOGGING_CONFIG,
+    AccessFormatter,
+    DefaultFormatter,
+    access_stream,
+    configure_logging,
+    default_logging,
+    wants_colors,
+)
+
+
+def record(message: str, *args: Any, level: int = logging.INFO, **extra: Any) -> logging.LogRecord:
+    made = logging.LogRecord("spvn.error", level, __file__, 1, message, args, None)
+    made.__dict__.update(extra)
+    return made
+
+
+def test_plain() -> None:
+    formatter = DefaultFormatter("%(levelprefix)s %(message)s", use_colors=False)
+    assert formatter.format(record("on %s", "x", color_message="\033[1m%s")) == "INFO:     on x"
+    assert formatter.format(record("on", level=logging.CRITICAL)) == "CRITICAL: on"
+
+
+def test_colored() -> None:
+    formatter = DefaultFormatter("%(levelprefix)s %(message)s", use_colors=True)
+    assert formatter.format(record("on %s", "x", color_message="in %s")) == "\033[32mINFO\033[0m:     in x"
+
+
+LINE = '%s - "%s %s HTTP/%s" %d'
+
+
+def test_access() -> None:
+    args = ("127.0.0.1:5", "GET", "/a?b", "1.1", 404)
+    form = '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s'
+    plain = AccessFormatter(form, use_colors=False)
+    assert plain.format(record(LINE, *args)) == 'INFO:     127.0.0.1:5 - "GET /a?b HTTP/1.1" 404 Not Found'
+    colored = AccessFormatter(form, use_colors=True).format(record(LINE, *args))
+    assert '"\033[1mGET /a?b HTTP/1.1\033[0m" \033[31m404 Not Found\033[0m' in colored
+    assert plain.format(record(LINE, "-", "GET", "/", "1.1", 799)).endswith(" 799 ")
+
+
+def test_colors_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert wants_colors(None, Terminal())
+    assert not wants_colors(None, io.StringIO())
+    assert not wants_colors(None, None)
+    assert not wants_colors(False, Terminal())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not wants_colors(None, Terminal())
+    assert wants_colors(True, io.StringIO())
+
+
+def test_the_built_in_configuration() -> None:
+    configure_logging(default_logging(), None, None)
+    assert logging.getLogger("spvn").handlers
+    assert not logging.getLogger("spvn").propagate
+    assert logging.getLogger("spvn.error").getEffectiveLevel() == logging.INFO
+
+
+def test_it_is_a_copy() -> None:
+    default_logging()["formatters"].clear()
+    assert LOGGING_CONFIG["formatters"]
+
+
+def test_levels() -> None:
+    configure_logging(None, "trace", None)
+    assert logging.getLogger("spvn.error").level == 5
+    assert logging.getLevelName(5) == "TRACE"
+    configure_logging(None, 35, None)
+    assert logging.getLogger("spvn.access").level == 35
+
+
+def test_use_colors_reaches_the_formatters() -> None:
+    configure_logging(default_logging(), None, True)
+    formatter = logging.getLogger("spvn").handlers[0].formatter
+    assert isinstance(formatter, DefaultFormatter)
+    assert formatter.use_colors
+
+
+INI = """
+[loggers]
+keys=root,spvn
+[handlers]
+keys=h
+[formatters]
+keys=
+[logger_root]
+handlers=h
+[logger_spvn]
+qualname=spvn.error
+handlers=
+level=ERROR
+[handler_h]
+class=NullHandler
+args=()
+"""
+
+
+@pytest.mark.parametrize("name", ["log.json", "log.yaml", "log.ini"])
+def test_files(tmp_path: Path, name: str) -> None:
+    config = {"version": 1, "disable_existing_loggers": False, "loggers": {"spvn.error": {"level": "ERROR"}}}
+    text = json.dumps(config)
+    if name == "log.yaml":
+        pytest.importorskip("yaml")
+    if name == "log.ini":
+        text = INI
+    (tmp_path / name).write_text(text)
+    root = logging.getLogger()
+    before = root.handlers[:]
+    try:
+        configure_logging(tmp_path / name, None, None)
+        assert logging.getLogger("spvn.error").level == logging.ERROR
+    finally:
+        root.handlers[:] = before
+
+
+def test_bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_text("{")
+    with pytest.raises(ConfigError, match=r"^--log-config: .*bad.json: Expecting property name"):
+        configure_logging(str(bad), None, None)
+    with pytest.raises(ConfigError, match="^--log-config: nothing.ini: no such file$"):
+        configure_logging("nothing.ini", None, None)
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ConfigError, match="pip install pyyaml"):
+        configure_logging("log.yaml", None, None)
+
+
+def test_where_the_access_log_goes() -> None:
+    access = logging.getLogger("spvn.access")
+    read, write = os.pipe()
+    try:
+        with open(write, "w", closefd=False) as stream:
+            access.handlers[:] = [logging.NullHandler(), logging.StreamHandler(stream)]
+            access.setLevel(logging.INFO)
+            assert access_stream(None) == (write, False)
+            assert access_stream(True) == (write, True)
+            access.handlers[1].setFormatter(AccessFormatter(use_colors=True))
+            assert access_stream(None) == (write, True)
+            access.setLevel(logging.WARNING)
+            assert access_stream(None) == (-1, False)
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def test_no_access_log_without_a_descriptor() -> None:
+    access = logging.getLogger("spvn.access")
+    access.handlers[:] = [logging.StreamHandler(io.StringIO())]
+    access.propagate = False
+    access.setLevel(logging.INFO)
+    assert access_stream(None) == (-1, False)
