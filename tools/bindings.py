@@ -114,13 +114,10 @@ def gopy(directory: Path) -> str:
     env = dict(os.environ, PATH=f"{Path(tool('goimports')).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     command = [tool("gopy"), "gen", f"-vm={sys.executable}", "-name=core", f"-output={directory}", "-no-make", PACKAGE]
     run(command, cwd=ROOT, env=env)
-    keep = [
-        line
-        for line in (directory / "build.py").read_text().splitlines()
-        if not re.match(r"(mod\.add_function|add_checked(_string)?_function)\(mod", line)
-        and not line.startswith("mod.add_function(")
-    ]
-    calls = sorted(line for line in (directory / "build.py").read_text().splitlines() if "'control_" in line)
+    script = (directory / "build.py").read_text().splitlines()
+    keep = [line for line in script if not line.startswith(("mod.add_function(", "add_checked_"))]
+    bound = re.compile(rf"\bcontrol_({'|'.join(declared())})', ")
+    calls = sorted(line for line in script if bound.search(line))
     at = next(i for i, line in enumerate(keep) if line.startswith("mod.add_include")) + 1
     (directory / "build.py").write_text("\n".join([*keep[:at], *calls, *keep[at:], ""]))
     run([sys.executable, "build.py"], cwd=directory, env=env)
@@ -154,22 +151,24 @@ def functions(directory: Path) -> list[Function]:
         # gopy puts the signature and an empty line before the comment, and indents it by a tab.
         doc = textwrap.dedent("\n".join(wrapper.group(1).split("\n")[2:])) if wrapper else ""
         found.append(Function(name, parameters, doc.splitlines()))
-    declared = set(re.findall(r"^func ([A-Z]\w*)\(", "\n".join(go_sources()), re.MULTILINE))
-    lost = declared - {function.name for function in found}
+    lost = set(declared()) - {function.name for function in found}
     if lost:
         raise SystemExit(f"bindings: gopy left out {', '.join(sorted(lost))}: ints and strings in, (string, error) out")
     return sorted(found)
 
 
-def go_sources() -> list[str]:
+def declared() -> list[str]:
+    """The exported functions of the control plane. Its types are the core's own business."""
     files = sorted((ROOT / "gosrc/control").glob("*.go"))
-    return [f.read_text() for f in files if not f.name.endswith("_test.go")]
+    sources = "\n".join(f.read_text() for f in files if not f.name.endswith("_test.go"))
+    return sorted(re.findall(r"^func ([A-Z]\w*)\(", sources, re.MULTILINE))
 
 
 def go_file(directory: Path, version: str) -> str:
     """The exported functions out of gopy's core.go, each call inside guard."""
     text = (directory / "core.go").read_text()
-    blocks = sorted(re.findall(r"^//export control_\w+\nfunc .*?^}\n", text, re.MULTILINE | re.DOTALL))
+    names = "|".join(declared())
+    blocks = sorted(re.findall(rf"^//export control_(?:{names})\nfunc .*?^}}\n", text, re.MULTILINE | re.DOTALL))
     out = [GO_HEAD.format(version=version)]
     for block in blocks:
         guarded, count = re.subn(

@@ -68,7 +68,9 @@ class Served:
         finally:
             self.process.kill()
             self.process.wait()
-        assert code == 0, self.output()
+            output = self.output()
+            self.log.close()
+        assert code == 0, output
 
 
 @pytest.fixture(scope="module", params=APPS)
@@ -198,7 +200,8 @@ def test_a_thousand_slow_calls_at_once(served):
         ]
         for sock in sockets:
             sock.sendall(request)
-        heads = [sock.makefile("rb").readline() for sock in sockets]
+        files = [stack.enter_context(sock.makefile("rb")) for sock in sockets]
+        heads = [file.readline() for file in files]
     assert {head.split()[1] for head in heads} == {b"200"}
     assert time.monotonic() - began < 30
 
