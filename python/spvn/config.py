@@ -338,6 +338,8 @@ class Config:
         """What the core is started with, ready to be written as JSON. None means the core's default."""
         values = {field.name: getattr(self, field.name) for field in options() if field.option.core}
         values["host"] = self.host or ""  # every address
+        # 0 closes at once, as with uvicorn; to the core it would mean never.
+        values["timeout_keep_alive"] = max(self.timeout_keep_alive, 0.001)
         values["headers"] = [list(pair) for pair in self.headers]
         if isinstance(self.forwarded_allow_ips, str):
             values["forwarded_allow_ips"] = [item.strip() for item in self.forwarded_allow_ips.split(",")]

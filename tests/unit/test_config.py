@@ -46,6 +46,10 @@ def test_what_the_core_gets() -> None:
             "version"} == values.keys()  # fmt: skip
 
 
+def test_no_keep_alive() -> None:
+    assert Config(app, timeout_keep_alive=0).core_options()["timeout_keep_alive"] == 0.001
+
+
 def test_no_host_is_every_address() -> None:
     assert Config(app, host=None).core_options()["host"] == ""
 
