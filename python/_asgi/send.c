@@ -156,15 +156,16 @@ SendResult send_start(Call *call, const Message *message, const char *what)
         PyErr_Format(PyExc_RuntimeError, "ASGI message '%s' must have a 'status', an int.", what);
         return SENT_ERROR;
     }
-    long status = PyLong_AsLong(message->status);
+    int overflow;
+    long status = PyLong_AsLongAndOverflow(message->status, &overflow);
     if (status == -1 && PyErr_Occurred()) {
         if (PyErr_ExceptionMatches(PyExc_TypeError)) {
             PyErr_Format(PyExc_TypeError, "'status' in '%s' must be an int, got %s.", what, Py_TYPE(message->status)->tp_name);
         }
         return SENT_ERROR;
     }
-    if (status < 200 || status > 999) {
-        PyErr_Format(PyExc_RuntimeError, "'status' in '%s' must be a final status, from 200 to 999, got %ld.", what, status);
+    if (status < 200 || status > 999) { /* -1 if it overflowed */
+        PyErr_Format(PyExc_RuntimeError, "'status' in '%s' must be a final status, from 200 to 999, got %R.", what, message->status);
         return SENT_ERROR;
     }
     int trailers = is_true(message->trailers);

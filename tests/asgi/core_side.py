@@ -11,11 +11,10 @@ import ctypes
 import json
 import mmap
 import os
-import select
 import struct
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -394,20 +393,3 @@ class Core:
         for bell, ring in zip(self.loop_bells, self.outboxes):
             rung(bell)
             ring.set("sleeping", 1)
-
-    def wait(self, timeout: float = 5.0) -> None:
-        """Blocks until a poll loop's bell rings."""
-        ready, _, _ = select.select(self.loop_bells, [], [], timeout)
-        assert ready, "no bell rang"
-
-
-def echo_fields(record: Record) -> dict[bytes, bytes]:
-    return dict(record.fields)
-
-
-def whole_body(records: Iterable[Record]) -> bytes:
-    return b"".join(record.body for record in records)
-
-
-def kinds(records: Iterable[Any]) -> list[str]:
-    return [record.name for record in records]
