@@ -65,6 +65,9 @@ func (s *Shard) record(p *port, r link.Record) error {
 		}
 	}
 	var err error
+	if r.Type != link.BodyCredit && r.Type != link.WantBody {
+		c.spoke = true
+	}
 	switch r.Type {
 	case link.Response:
 		err = s.response(c, r)

@@ -14,8 +14,9 @@ type Call struct {
 	state  state
 
 	// While it waits.
-	ticket  uint
-	arrived int64
+	ticket   uint
+	arrived  int64
+	queuedAt int64 // by the shard's clock of waiting calls
 
 	// The start as it goes over the link; kept until the call is done, for the logs and in
 	// case that it must be offered again.
@@ -38,7 +39,13 @@ type Call struct {
 	acked    int  // bytes that left and were not yet credited
 	finished bool // the app's answer is complete; no more credit is due
 	told     bool // DISCONNECT was written
-	blocked  bool // waits in port.blocked for room in the inbox
+	spoke    bool // the worker wrote something about it, credit aside
+
+	// For the case that the worker ends.
+	again     bool // it runs for the second time
+	fed       bool // more of the body was forwarded than its start had
+	dismissed bool // DISCONNECT is due although the client is there
+	blocked   bool // waits in port.blocked for room in the inbox
 }
 
 var _ call.Call = (*Call)(nil)
@@ -108,13 +115,13 @@ func (c *Call) Leave() {
 // finds no room waits until the worker rings.
 func (c *Call) pump() {
 	p := c.port
-	if c.state.ended() {
-		if !c.told {
-			if _, ok := p.reserve(c, 0, link.Disconnect, 0, control); !ok {
-				return
-			}
-			c.told = true
+	if (c.state.ended() || c.dismissed) && !c.told {
+		if _, ok := p.reserve(c, 0, link.Disconnect, 0, control); !ok {
+			return
 		}
+		c.told = true
+	}
+	if c.state.ended() {
 		return
 	}
 	if c.acked >= link.SendWindowStream/4 && !c.finished {
@@ -138,6 +145,7 @@ func (c *Call) pump() {
 		putUint64(payload, uint64(n)) // u32 length, u32 0
 		copy(payload[link.BodyBytes:], c.body[:n])
 		c.outstanding += n
+		c.fed = c.fed || n > 0
 		if n == len(c.body) {
 			c.body = c.body[:0]
 			if cap(c.body) > keepBody {

@@ -39,6 +39,13 @@ type Settings struct {
 	// Concurrency bounds the calls in flight; more are refused. 0: no bound.
 	Concurrency int
 	RetryAfter  int // seconds, in the 503s
+	// RetrySafe runs a call again whose worker ended, once, if its method is safe and
+	// nothing of its answer is out.
+	RetrySafe bool
+	// StallWarning is how long a worker's loop may stand still before Stalled is told;
+	// Recovered is told when it moves again. 0: never.
+	StallWarning       time.Duration
+	Stalled, Recovered func(w *Worker, loop int, d time.Duration)
 
 	// Access is told of every answer's head, nil when nobody wants to know.
 	Access func(loop int, line *AccessLine)

@@ -375,20 +375,30 @@ func TestRefusals(t *testing.T) {
 		b.want(observe.RefusedLimit, 1)
 	})
 	t.Run("queue timeout", func(t *testing.T) {
-		b := newBench(t, nil)
+		b := newBench(t, func(s *Settings) { s.QueueCalls = 5000 })
 		w := b.worker(1)
 		var all []*fakeAnswer
-		for range maxUnclaimed + 1 {
+		for range 1300 {
 			all = append(all, b.start(request()))
 		}
 		b.turn()
-		b.shard.Arm()
-		b.now += int64(11 * time.Second)
-		b.shard.Wake(b.now)
-		b.turn()
-		all[maxUnclaimed].said(t, "fail 503")
-		b.want(observe.RefusedQueueTimeout, 1)
-		_ = w
+		for range 1100 { // the worker takes one record at a time: it lives, and is late
+			w.read(t, 1, b.now)
+			b.tick(10 * time.Millisecond)
+			if b.registry.Snapshot().Get(observe.RefusedQueueTimeout) > 0 {
+				break
+			}
+		}
+		said := 0
+		for _, a := range all {
+			if len(a.log) > 0 {
+				a.said(t, "fail 503")
+				said++
+			}
+		}
+		if said == 0 {
+			t.Error("no call was refused after ten seconds in the queue")
+		}
 	})
 	t.Run("no worker", func(t *testing.T) {
 		b := newBench(t, nil)
@@ -429,6 +439,112 @@ func TestWorkerGone(t *testing.T) {
 	if got := len(next.read(t, 10, b.now)); got != 1 {
 		t.Errorf("the next worker got %d calls; want the one that was not begun", got)
 	}
+}
+
+// tick lets time pass, as a loop would that looks every ten milliseconds.
+func (b *bench) tick(d time.Duration) {
+	for end := b.now + int64(d); b.now < end; {
+		b.shard.Publish()
+		b.shard.Arm()
+		b.now += int64(tick)
+		b.shard.Wake(b.now)
+		b.turn()
+	}
+}
+
+func TestSafeCallsRunAgainOnceAndAlone(t *testing.T) {
+	b := newBench(t, func(s *Settings) { s.RetrySafe = true })
+	first := b.worker(1)
+	post := request()
+	post.Method = []byte("POST")
+	answers := []*fakeAnswer{b.start(request()), b.start(request()), b.start(post), b.start(request())}
+	b.turn()
+	begun := first.read(t, 4, b.now)
+	first.write(link.Response, 0, begun[3].id, responsePayload(200, 0, ""))
+	second := b.worker(2)
+	first.SetState(WorkerGone)
+	lost := b.shard.Detach(first.Worker)
+	if len(lost) != 4 || lost[0].Method != "GET" || lost[0].Path != "/x" {
+		t.Errorf("got lost calls %+v; want four", lost)
+	}
+	b.turn()
+	answers[2].said(t, "fail 502")
+	answers[3].said(t, `respond 200 0 fields "" false`, "fail 502")
+	b.want(observe.CallsRerun, 2)
+	again := second.read(t, 10, b.now)
+	if len(again) != 1 {
+		t.Fatalf("got %d calls run again at a time; want 1", len(again))
+	}
+	second.write(link.Response, link.FlagLast|link.FlagDone, again[0].id, responsePayload(200, 0, ""))
+	b.turn()
+	again = second.read(t, 10, b.now)
+	if len(again) != 1 {
+		t.Fatalf("got %d calls run again after the first; want 1", len(again))
+	}
+	b.shard.Detach(second.Worker)
+	b.worker(3)
+	b.turn()
+	if log := strings.Join(append(answers[0].log, answers[1].log...), "; "); !strings.Contains(log, "fail 502") || !strings.Contains(log, "respond 200") {
+		t.Errorf("got %q; want one answer and one 502: no call runs a third time", log)
+	}
+	b.want(observe.CallsInFlight, 0)
+}
+
+func TestUnclaimedCallsLeaveAStalledWorker(t *testing.T) {
+	var stalled, recovered time.Duration
+	b := newBench(t, func(s *Settings) {
+		s.StallWarning = time.Second
+		s.Stalled = func(_ *Worker, _ int, d time.Duration) { stalled = d }
+		s.Recovered = func(_ *Worker, _ int, d time.Duration) { recovered = d }
+	})
+	stuck := b.worker(1)
+	for range 3 {
+		b.start(request())
+	}
+	b.turn()
+	stuck.read(t, 1, b.now) // begins one and blocks in it
+	other := b.worker(2)
+	b.tick(60 * time.Millisecond)
+	if got := len(other.read(t, 10, b.now)); got != 2 {
+		t.Errorf("the other worker got %d calls; want the 2 that were not begun", got)
+	}
+	b.start(request())
+	b.turn()
+	if got := len(other.read(t, 10, b.now)); got != 1 {
+		t.Errorf("a new call went to the stalled worker")
+	}
+	b.tick(1100 * time.Millisecond)
+	if stalled < time.Second || recovered != 0 {
+		t.Errorf("got a warning of %v and a recovery of %v; want a warning after 1 s", stalled, recovered)
+	}
+	if late := stuck.read(t, 10, b.now); len(late) != 0 {
+		t.Errorf("the stalled worker began %d calls that were taken back", len(late))
+	}
+	b.tick(20 * time.Millisecond)
+	if recovered < time.Second {
+		t.Errorf("got a recovery of %v; want more than 1 s", recovered)
+	}
+}
+
+func TestCallsWaitWhileAllWorkersAreStalled(t *testing.T) {
+	b := newBench(t, nil)
+	w := b.worker(1)
+	first := b.start(request())
+	b.turn()
+	b.tick(100 * time.Millisecond)
+	second := b.start(request())
+	b.tick(30 * time.Second) // longer than the queue's time-out, whose clock stands still
+	first.said(t)
+	second.said(t)
+	for _, s := range w.read(t, 10, b.now) {
+		w.write(link.Response, link.FlagLast|link.FlagDone, s.id, responsePayload(200, 0, ""))
+	}
+	b.tick(30 * time.Millisecond)
+	for _, s := range w.read(t, 10, b.now) {
+		w.write(link.Response, link.FlagLast|link.FlagDone, s.id, responsePayload(200, 0, ""))
+	}
+	b.turn()
+	b.want(observe.CallsAnswered, 2)
 }
 
 func TestDrainWorkerTakesBackWhatIsNotBegun(t *testing.T) {

@@ -45,6 +45,21 @@ type port struct {
 	rungTurn uint64  // the worker's turn when it was last rung
 	rung     bool
 	dead     bool
+
+	// Admission.
+	held       int     // slots taken
+	reruns     int     // of them, calls that run for the second time
+	window     float64 // how many may be
+	worstDelay int64   // from offer to claim since the last tick
+	claims     int     // since the last tick
+
+	// Stalls.
+	markTail     uint64 // what moves as long as the worker's loop does: its place in the inbox
+	markTurns    uint64 // and the number of its drains
+	markedAt     int64  // when one of them last moved
+	stalledSince int64  // 0: it keeps up
+	probed       bool   // it was rung to see whether it lives
+	warned       bool   // the stall was reported
 }
 
 type offer struct {
@@ -54,13 +69,7 @@ type offer struct {
 
 func newPort(s *Shard, w *Worker) *port {
 	l := w.Link.Port(s.index)
-	return &port{shard: s, worker: w, inbox: l.Inbox, outbox: l.Outbox, slots: l.Slots}
-}
-
-// ready says whether one more call can be offered here.
-func (p *port) ready() bool {
-	return !p.dead && !p.full && p.unclaimed < maxUnclaimed && p.worker.State() == WorkerReady &&
-		(len(p.free) > 0 || len(p.calls) < p.slots.Count())
+	return &port{shard: s, worker: w, inbox: l.Inbox, outbox: l.Outbox, slots: l.Slots, window: firstWindow, markedAt: s.now}
 }
 
 // offer puts the call's start into the inbox. false: there is no room now.
@@ -91,7 +100,10 @@ func (p *port) offer(c *Call) bool {
 	c.port, c.slot, c.generation, c.offered = p, slot, generation, p.shard.now
 	p.offers = append(p.offers, offer{c, slot, generation})
 	p.unclaimed++
-	p.shard.hold(p, 1)
+	p.hold(1)
+	if c.again {
+		p.reruns++
+	}
 	p.shard.move(c, offered)
 	return true
 }
@@ -144,7 +156,7 @@ func (p *port) unblock() {
 func (p *port) settle() {
 	for p.offersAt < len(p.offers) {
 		o := p.offers[p.offersAt]
-		if p.generations[o.slot] == o.generation && p.calls[o.slot] == o.call && o.call.state == offered {
+		if p.current(&o) {
 			at, ok := p.slots.Claimed(o.slot, o.generation)
 			if !ok {
 				return
@@ -163,6 +175,8 @@ func (p *port) claim(c *Call, at int64) {
 	p.shard.move(c, claimed)
 	// The worker's word is clamped: it can neither claim before the offer nor after now.
 	delay := min(max(at, c.offered), p.shard.now) - c.offered
+	p.worstDelay = max(p.worstDelay, delay)
+	p.claims++
 	p.shard.counters.Observe(observe.ClaimDelay, delay)
 	if len(c.body) > 0 || c.bodyLast {
 		c.pump()
@@ -185,33 +199,6 @@ func (p *port) abandon(c *Call) {
 	c.body = nil
 	p.slots.Abandon(c.slot, c.generation)
 	c.pump()
-}
-
-// release ends the worker's hold on a call, and the call.
-func (p *port) release(c *Call) {
-	p.slots.Free(c.slot, c.generation)
-	p.calls[c.slot] = nil
-	p.generations[c.slot]++ // records that still name the old one are stale
-	p.free = append(p.free, c.slot)
-	p.shard.hold(p, -1)
-	p.shard.recycle(c)
-}
-
-// takenBack ends the hold of an offer that was revoked.
-func (p *port) takenBack(c *Call) {
-	p.unclaimed--
-	p.calls[c.slot] = nil
-	p.generations[c.slot]++
-	p.free = append(p.free, c.slot)
-	p.shard.hold(p, -1)
-}
-
-// notify writes a control record of the worker itself. The last eighth of an inbox takes
-// thousands of them, so only a worker that is stuck for good has no room.
-func (p *port) notify(kind uint16) {
-	if _, ok := p.write(0, kind, 0, 0, control); !ok {
-		p.shard.counters.Add(observe.LinkInboxFull, 1)
-	}
 }
 
 func (p *port) corrupt(err error) {

@@ -28,6 +28,8 @@ type Worker struct {
 
 	state atomic.Int32
 	held  atomic.Int64 // slots taken, over all loops
+
+	noRetry atomic.Bool
 }
 
 // NewWorker makes a worker that is starting. It takes over one use of l.
@@ -42,3 +44,7 @@ func (w *Worker) SetState(s WorkerState) { w.state.Store(int32(s)) }
 // Held is how many calls the worker holds: offered, claimed, or ended for their client
 // and not yet done.
 func (w *Worker) Held() int64 { return w.held.Load() }
+
+// NoRetry says that the worker is about to be killed for what its calls do: none of them
+// is run again.
+func (w *Worker) NoRetry() { w.noRetry.Store(true) }

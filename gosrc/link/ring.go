@@ -120,6 +120,9 @@ func (p *Producer) WantRoom() bool {
 // Unread is how many published bytes the consumer has not taken.
 func (p *Producer) Unread() uint64 { return p.published - p.tail.Load() }
 
+// Consumed is how far the consumer says it has come. It may say anything.
+func (p *Producer) Consumed() uint64 { return p.tail.Load() }
+
 // Record is one record as its consumer sees it. The header is a private copy and was
 // checked. Payload lies in shared memory: the other side may change it while it is read,
 // so whatever decides something is copied out first.

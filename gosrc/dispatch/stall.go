@@ -1,0 +1,90 @@
+package dispatch
+
+import (
+	"time"
+
+	"spvn/gosrc/observe"
+)
+
+// stallAfter is how long a worker may leave its oldest offer unclaimed, claiming nothing
+// else, before its offers go to workers that can claim now.
+const stallAfter = 20 * time.Millisecond
+
+// oldestOffer is the offer that has waited longest for its claim, nil when none waits.
+func (p *port) oldestOffer() *offer {
+	for ; p.offersAt < len(p.offers); p.offersAt++ {
+		o := &p.offers[p.offersAt]
+		if p.current(o) {
+			return o
+		}
+		*o = offer{}
+	}
+	p.offers, p.offersAt = p.offers[:0], 0
+	return nil
+}
+
+// current says whether an offer still stands: not claimed, not taken back.
+func (p *port) current(o *offer) bool {
+	return p.calls[o.slot] == o.call && p.generations[o.slot] == o.generation && o.call.state == offered
+}
+
+// watch finds out whether the worker's loop moves.
+func (p *port) watch() {
+	if p.dead {
+		return
+	}
+	s := p.shard
+	// A loop that moves takes records, or begins drains.
+	tail, turns := p.inbox.Consumed(), p.worker.Link.Turns()
+	if tail != p.markTail || turns != p.markTurns || p.held == 0 && p.stalledSince == 0 {
+		p.markTail, p.markTurns, p.markedAt = tail, turns, s.now
+		p.recovered()
+		return
+	}
+	still := time.Duration(s.now - p.markedAt)
+	if o := p.oldestOffer(); o != nil {
+		if p.stalledSince == 0 && time.Duration(s.now-o.call.offered) > stallAfter && still > stallAfter {
+			p.stalledSince = o.call.offered
+			s.counters.Inc(observe.WorkersStalled)
+		}
+	} else if still >= probe && !p.probed {
+		// It holds calls and has nothing to claim: it is asked whether it lives.
+		p.probed = true
+		p.inbox.Publish()
+		p.ring()
+	}
+	settings := &s.dispatch.settings
+	if p.stalledSince == 0 && p.probed && still > 2*probe {
+		p.stalledSince = p.markedAt
+	}
+	if p.stalledSince != 0 && !p.warned && settings.StallWarning > 0 {
+		if d := time.Duration(s.now - p.stalledSince); d >= settings.StallWarning {
+			p.warned = true
+			settings.Stalled(p.worker, s.index, d)
+		}
+	}
+}
+
+// recovered takes note that a stalled worker's loop moves again.
+func (p *port) recovered() {
+	p.probed = false
+	if p.stalledSince == 0 {
+		return
+	}
+	d := time.Duration(p.shard.now - p.stalledSince)
+	p.stalledSince = 0
+	if p.warned {
+		p.warned = false
+		p.shard.dispatch.settings.Recovered(p.worker, p.shard.index, d)
+	}
+}
+
+// relieve moves a stalled worker's unclaimed calls to others, if there are any that can
+// claim now; else they stay where they are.
+func (s *Shard) relieve(p *port) {
+	if p.unclaimed == 0 || s.choose((*port).usable) == nil {
+		return
+	}
+	p.settle()
+	p.takeBackAll()
+}

@@ -1,0 +1,155 @@
+package dispatch
+
+import (
+	"time"
+
+	"spvn/gosrc/link"
+	"spvn/gosrc/observe"
+)
+
+const (
+	tick       = 10 * time.Millisecond  // how often windows, stalls and waiting calls are looked at
+	watchDrain = time.Millisecond       // how long a loop sleeps while a worker drains
+	probe      = 250 * time.Millisecond // how often a worker that holds calls is asked whether it lives
+)
+
+// Wake says that the loop is awake, at this time, so that nobody rings in vain.
+func (s *Shard) Wake(now int64) {
+	s.now = now
+	for _, p := range s.ports {
+		p.outbox.Disarm()
+	}
+}
+
+// Turn takes what the workers wrote and offers what waits. It reports whether the workers
+// had written anything.
+func (s *Shard) Turn() (progress bool) {
+	for _, p := range s.ports {
+		if s.take(p) {
+			progress = true
+		}
+		p.settle()
+		if p.full && p.inbox.Unread() < uint64(inboxRoomy) {
+			p.full = false
+		}
+		p.unblock()
+	}
+	if s.nextTick != 0 && s.now >= s.nextTick {
+		s.nextTick = 0
+		s.tick()
+	}
+	s.offerWaiting()
+	return progress
+}
+
+// Publish makes what was written for the workers visible and rings those that sleep.
+func (s *Shard) Publish() {
+	for _, p := range s.ports {
+		if p.inbox.Pending() && p.inbox.Publish() {
+			p.ring()
+		}
+	}
+}
+
+// Arm prepares for sleep. ok is false when a worker has written something after all. The
+// sleep must not last longer than limit; 0 is no limit.
+func (s *Shard) Arm() (limit time.Duration, ok bool) {
+	waiting, holding := s.queue.live > 0 || s.again.live > 0, false
+	for i, p := range s.ports {
+		if !p.dead && !p.outbox.Arm() {
+			for _, q := range s.ports[:i] {
+				q.outbox.Disarm()
+			}
+			return 0, false
+		}
+		// A worker rings at the end of its drain only. Until then an answer that it has
+		// finished must not wait behind a neighbour that blocks the loop.
+		if p.rung {
+			if p.worker.Link.Turns() != p.rungTurn && !p.worker.Link.Draining() {
+				p.rung = false
+			} else {
+				limit = watchDrain
+			}
+		}
+		waiting = waiting || p.unclaimed > 0 || p.stalledSince != 0
+		holding = holding || p.held > 0
+	}
+	next := time.Duration(0)
+	switch {
+	case waiting:
+		next = tick
+	case holding && s.dispatch.settings.StallWarning > 0:
+		next = probe
+	default:
+		s.nextTick, s.lastTick = 0, 0
+		return limit, true
+	}
+	if at := s.now + int64(next); s.nextTick == 0 || at < s.nextTick {
+		s.nextTick = at
+	}
+	if s.lastTick == 0 {
+		s.lastTick = s.now
+	}
+	if left := max(time.Duration(s.nextTick-s.now), time.Millisecond); limit == 0 || left < limit {
+		limit = left
+	}
+	return limit, true
+}
+
+// tick looks at the workers' windows, at stalled workers and at calls that have waited too
+// long.
+func (s *Shard) tick() {
+	usable := false
+	for _, p := range s.ports {
+		p.steer()
+		p.watch()
+	}
+	for _, p := range s.ports {
+		if p.stalledSince != 0 {
+			s.relieve(p)
+		} else if !p.dead && p.worker.State() == WorkerReady {
+			usable = true
+		}
+	}
+	if s.lastTick != 0 && usable {
+		s.clock += s.now - s.lastTick
+	}
+	s.lastTick = s.now
+	switch {
+	case usable:
+		s.noWorkerSince = 0
+	case s.noWorkerSince == 0:
+		s.noWorkerSince = s.now
+	}
+	s.expire(&s.queue, usable)
+	s.expire(&s.again, usable)
+}
+
+// expire refuses the calls that have waited too long. Their clock stands still while no
+// worker could have taken them, and another one bounds that.
+func (s *Shard) expire(q *queue, usable bool) {
+	settings := &s.dispatch.settings
+	noWorker := !usable && settings.WorkerTimeout > 0 && time.Duration(s.now-s.noWorkerSince) > settings.WorkerTimeout
+	for {
+		c := q.oldest()
+		switch {
+		case c == nil:
+			return
+		case noWorker:
+			s.unqueue(c)
+			s.refuse(c, observe.RefusedNoWorker, 503, "No worker is ready.", settings.RetryAfter)
+		case settings.QueueTimeout > 0 && time.Duration(s.clock-c.queuedAt) > settings.QueueTimeout:
+			s.unqueue(c)
+			s.refuse(c, observe.RefusedQueueTimeout, 503, "The server is overloaded.", settings.RetryAfter)
+		default:
+			return
+		}
+	}
+}
+
+// ring wakes the port's worker.
+func (p *port) ring() {
+	p.rungTurn, p.rung = p.worker.Link.Turns(), true
+	link.Ring(p.worker.Link.Bell)
+	p.shard.counters.Add(observe.LinkBells, 1)
+}
