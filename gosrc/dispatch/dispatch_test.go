@@ -383,7 +383,9 @@ func TestRefusals(t *testing.T) {
 		}
 		b.turn()
 		for range 1100 { // the worker takes one record at a time: it lives, and is late
-			w.read(t, 1, b.now)
+			for _, s := range w.read(t, 1, b.now) {
+				w.write(link.Response, link.FlagLast|link.FlagDone, s.id, responsePayload(200, 0, ""))
+			}
 			b.tick(10 * time.Millisecond)
 			if b.registry.Snapshot().Get(observe.RefusedQueueTimeout) > 0 {
 				break
@@ -392,8 +394,9 @@ func TestRefusals(t *testing.T) {
 		said := 0
 		for _, a := range all {
 			if len(a.log) > 0 {
-				a.said(t, "fail 503")
-				said++
+				if a.log[0] == "fail 503" {
+					said++
+				}
 			}
 		}
 		if said == 0 {
