@@ -400,7 +400,7 @@ func TestRefusals(t *testing.T) {
 			}
 		}
 		if said == 0 {
-			t.Error("no call was refused after ten seconds in the queue")
+			t.Errorf("no call was refused after ten seconds in the queue: clock %v, %d wait, window %v", time.Duration(b.shard.clock), b.shard.queue.live, b.shard.ports[0].window)
 		}
 	})
 	t.Run("no worker", func(t *testing.T) {

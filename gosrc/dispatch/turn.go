@@ -39,6 +39,7 @@ func (s *Shard) Turn() (progress bool) {
 		s.tick()
 	}
 	s.offerWaiting()
+	s.schedule()
 	return progress
 }
 
@@ -54,7 +55,6 @@ func (s *Shard) Publish() {
 // Arm prepares for sleep. ok is false when a worker has written something after all. The
 // sleep must not last longer than limit; 0 is no limit.
 func (s *Shard) Arm() (limit time.Duration, ok bool) {
-	waiting, holding := s.queue.live > 0 || s.again.live > 0, false
 	for i, p := range s.ports {
 		if !p.dead && !p.outbox.Arm() {
 			for _, q := range s.ports[:i] {
@@ -71,29 +71,37 @@ func (s *Shard) Arm() (limit time.Duration, ok bool) {
 				limit = watchDrain
 			}
 		}
+	}
+	s.schedule()
+	if s.nextTick != 0 {
+		if left := max(time.Duration(s.nextTick-s.now), time.Millisecond); limit == 0 || left < limit {
+			limit = left
+		}
+	}
+	return limit, true
+}
+
+// schedule sets the time of the next tick, if there is anything to look at.
+func (s *Shard) schedule() {
+	waiting, holding := s.queue.live > 0 || s.again.live > 0, false
+	for _, p := range s.ports {
 		waiting = waiting || p.unclaimed > 0 || p.stalledSince != 0
 		holding = holding || p.held > 0
 	}
-	next := time.Duration(0)
-	switch {
-	case waiting:
-		next = tick
-	case holding && s.dispatch.settings.StallWarning > 0:
-		next = probe
-	default:
-		s.nextTick, s.lastTick = 0, 0
-		return limit, true
+	every := tick
+	if !waiting {
+		if !holding || s.dispatch.settings.StallWarning == 0 {
+			s.nextTick, s.lastTick = 0, 0
+			return
+		}
+		every = probe
 	}
-	if at := s.now + int64(next); s.nextTick == 0 || at < s.nextTick {
+	if at := s.now + int64(every); s.nextTick == 0 || at < s.nextTick {
 		s.nextTick = at
 	}
 	if s.lastTick == 0 {
 		s.lastTick = s.now
 	}
-	if left := max(time.Duration(s.nextTick-s.now), time.Millisecond); limit == 0 || left < limit {
-		limit = left
-	}
-	return limit, true
 }
 
 // tick looks at the workers' windows, at stalled workers and at calls that have waited too
