@@ -99,7 +99,7 @@ class Config:
     interface: str = option(
         "auto",
         APP,
-        "What kind of app APP is.",
+        "What kind of app APP is; wsgi not in this version.",
         metavar="auto|asgi3|asgi2|wsgi",
         choices=("auto", "asgi3", "asgi2", "wsgi"),
     )
@@ -116,7 +116,9 @@ class Config:
         "Event loop; auto is uvloop where it is installed. A function that makes loops can be named too.",
         metavar="auto|asyncio|uvloop|MODULE:FACTORY",
     )
-    root_path: str = option("", APP, "The ASGI root_path: the path under which the app is mounted.", metavar="PATH")
+    root_path: str = option(
+        "", APP, "The ASGI root_path: the path under which the app is mounted.", metavar="PATH", core=True
+    )
     reset_contextvars: bool = _flag(False, APP, "Run each call in a fresh contextvars.Context.")
 
     host: str | None = option(

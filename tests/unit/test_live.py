@@ -166,8 +166,8 @@ def test_a_second_signal_stops_now(process: Callable[..., Process]) -> None:
         assert any("CTRL+C to force quit" in line for line in server.process.stderr)
         server.process.send_signal(signal.SIGINT)
         code, out = server.end()
-    # A 500 if the cancelled call got that far, or a cut connection.
-    assert isinstance(answer[0], Exception) or answer[0][0] == 500
+    # A 500 or 502 if the call, or its end, got that far; or a cut connection.
+    assert isinstance(answer[0], Exception) or answer[0][0] in (500, 502)
     assert code == 0
     assert "cancelled" in out
     assert "lifespan shutdown" not in out
