@@ -63,7 +63,7 @@ class Worker:
         self.records += new
         return new
 
-    async def until(self, condition: Callable[[], object], take: bool = True) -> None:
+    async def until(self, condition: Callable[[], object]) -> None:
         """Lets the loop run, and takes records, until a condition holds.
 
         The worker must ring for what it publishes: nothing is polled.
@@ -72,12 +72,11 @@ class Worker:
         deadline = time.monotonic() + PATIENCE
         while True:
             self.core.sleep()
-            if take:
-                self.take()
+            self.take()
             if condition():
                 return
             self._rung.clear()
-            if take and self.take():
+            if self.take():
                 continue
             left = deadline - time.monotonic()
             assert left > 0, f"waited in vain; records: {self.records}, errors: {self.errors}"
@@ -85,6 +84,17 @@ class Worker:
                 await asyncio.wait_for(self._rung.wait(), min(left, 0.05))
             except asyncio.TimeoutError:
                 pass
+
+    async def some(self, limit: int = 1 << 30) -> list[Record]:
+        """Waits until there are records, and takes at most so many of them."""
+        self.core.ring()
+        while True:
+            self.core.sleep()
+            new = self.take(limit)
+            if new:
+                return new
+            self._rung.clear()
+            await asyncio.wait_for(self._rung.wait(), PATIENCE)
 
     async def turns(self, count: int = 3) -> None:
         """Lets the loop run a few times, whatever happens."""

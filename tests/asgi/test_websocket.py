@@ -1,0 +1,330 @@
+"""WebSocket calls."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Any
+
+import pytest
+
+from .core_side import WS, Record, S, decode_fields
+from .harness import Runner, Worker, _asgi
+
+CONNECT = {"type": "websocket.connect"}
+ACCEPT = {"type": "websocket.accept"}
+
+
+def sent(records: list[Record]) -> list[bytes | str]:
+    """The messages in WS_SEND records, put together."""
+    messages: list[bytes | str] = []
+    parts = b""
+    for record in records:
+        if record.type == S.WS_SEND:
+            opcode, size = struct.unpack_from("<II", record.payload)
+            parts += record.payload[8 : 8 + size]
+            if not record.flags & S.FLAG_MORE:
+                messages.append(parts.decode() if opcode == 1 else parts)
+                parts = b""
+    return messages
+
+
+def closed(record: Record) -> tuple[int, bytes]:
+    assert record.type == S.WS_CLOSE
+    code, size, _ = struct.unpack_from("<HHI", record.payload)
+    return code, record.payload[8 : 8 + size]
+
+
+def open_call(worker: Worker, **call: Any) -> int:
+    return worker.core.call(websocket=True, scheme=WS, **call)
+
+
+def test_echo(run: Runner) -> None:
+    received = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        received.append(await receive())
+        await send({**ACCEPT, "subprotocol": "chat", "headers": [(b"X-A", b"b")]})
+        while True:
+            message = await receive()
+            received.append(message)
+            if message["type"] == "websocket.disconnect":
+                break
+            await send({**message, "type": "websocket.send"})
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        await worker.until(lambda: worker.of(call))
+        record = worker.of(call)[0]
+        assert record.type == S.WS_ACCEPT
+        length, count, size, _ = struct.unpack_from("<4I", record.payload)
+        assert record.payload[16 : 16 + length] == b"chat"
+        assert decode_fields(record.payload[16 + length : 16 + length + size], count) == [(b"x-a", b"b")]
+        worker.core.ws_message(call, "grüße".encode())
+        worker.core.ws_message(call, b"\x00\xff", opcode=2)
+        worker.core.ws_message(call, b"")
+        await worker.until(lambda: len(sent(worker.of(call))) == 3)
+        worker.core.ws_closed(call, 4001, b"bye")
+        await worker.done(call)
+        assert sent(worker.of(call)) == ["grüße", b"\x00\xff", ""]
+        credit = [record.number for record in worker.of(call) if record.type == S.BODY_CREDIT]
+        assert sum(credit) == len("grüße".encode()) + 2
+        assert worker.names(call)[-1] == "CALL_DONE"
+
+    worker = run(app, scenario)
+    assert worker.errors == []
+    assert received == [
+        CONNECT,
+        {"type": "websocket.receive", "text": "grüße"},
+        {"type": "websocket.receive", "bytes": b"\x00\xff"},
+        {"type": "websocket.receive", "text": ""},
+        {"type": "websocket.disconnect", "code": 4001, "reason": "bye"},
+    ]
+
+
+def test_a_message_in_parts(run: Runner) -> None:
+    received = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        received.append(await receive())
+        await send({"type": "websocket.send", "bytes": received[0]["bytes"] * 3})
+        await send({"type": "websocket.close", "code": 4000, "reason": "enough"})
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        data = bytes(range(256)) * 400
+        for i in range(0, len(data), 20000):
+            part = data[i : i + 20000]
+            worker.core.ws_message(call, part, opcode=2, more=i + 20000 < len(data))
+        await worker.done(call)
+        assert sent(worker.of(call)) == [data * 3]
+        assert sum(record.number for record in worker.of(call) if record.type == S.BODY_CREDIT) == len(data)
+        assert closed([r for r in worker.of(call) if r.type == S.WS_CLOSE][0]) == (4000, b"enough")
+
+    worker = run(app, scenario, outbox=1 << 17)
+    assert worker.errors == []
+    assert len(received) == 1
+
+
+def test_messages_wait_for_the_window(run: Runner) -> None:
+    count = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal count
+        await receive()
+        await send(ACCEPT)
+        for _ in range(10):
+            await send({"type": "websocket.send", "bytes": b"x" * 40000})
+            count += 1
+        await send({"type": "websocket.close"})
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        # The second may begin, as less than the window is on its way; the third may not.
+        await worker.until(lambda: len(sent(worker.of(call))) == 2)
+        await worker.turns()
+        assert count == 2
+        for i in range(3, 11):
+            worker.core.window(call, 40000)
+            await worker.until(lambda i=i: len(sent(worker.of(call))) == i)
+        await worker.done(call)
+
+    assert run(app, scenario).errors == []
+
+
+def test_close_before_the_handshake_is_a_403(run: Runner) -> None:
+    received = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        received.append(await receive())
+        await send({"type": "websocket.close"})
+        received.append(await receive())
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        status, fields, body = await worker.answer(call)
+        assert (status, fields, body) == (403, [], b"")
+
+    assert run(app, scenario).errors == []
+    assert received == [CONNECT, {"type": "websocket.disconnect", "code": 1006, "reason": ""}]
+
+
+def test_denial_response(run: Runner) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": [(b"a", b"b")]})
+        await send({"type": "websocket.http.response.body", "body": b"no", "more_body": True})
+        await send({"type": "websocket.http.response.body", "body": b"pe"})
+        with pytest.raises(RuntimeError, match="'websocket.accept', after sending 'websocket.close' or a response"):
+            await send(ACCEPT)
+
+    async def scenario(worker: Worker) -> None:
+        status, fields, body = await worker.answer(open_call(worker))
+        assert (status, fields, body) == (401, [(b"a", b"b")], b"nope")
+
+    assert run(app, scenario).errors == []
+
+
+def test_an_app_that_returns_closes(run: Runner) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(ACCEPT)
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        await worker.done(call)
+        assert worker.names(call) == ["WS_ACCEPT", "WS_CLOSE", "CALL_DONE"]
+        assert closed(worker.of(call)[1]) == (1000, b"")
+
+    assert run(app, scenario).errors == []
+
+
+def test_an_app_that_returns_without_handshake(run: Runner) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        await worker.done(call)
+        assert worker.names(call) == ["CALL_FAILED"]
+
+    assert run(app, scenario).errors == [("incomplete", None, "GET / HTTP/1.1")]
+
+
+@pytest.mark.parametrize("how", ["close frame", "cut"])
+def test_the_client_leaves(run: Runner, how: str) -> None:
+    received = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(ACCEPT)
+        while True:
+            message = await receive()
+            received.append(message)
+            if message["type"] == "websocket.disconnect":
+                break
+        await send({"type": "websocket.send", "text": "too late"})
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        await worker.until(lambda: worker.names(call) == ["WS_ACCEPT"])
+        worker.core.ws_message(call, b"last words")
+        if how == "cut":
+            worker.core.disconnect(call)
+        else:
+            worker.core.ws_closed(call, 1001)
+        await worker.done(call)
+
+    assert run(app, scenario).errors == []
+    # What came before is delivered before.
+    assert received[1:] == [
+        {"type": "websocket.receive", "text": "last words"},
+        {"type": "websocket.disconnect", "code": 1006 if how == "cut" else 1001, "reason": ""},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("messages", "error", "text"),
+    [
+        ([{"type": "websocket.send", "text": "x"}], RuntimeError, "Expected ASGI message 'websocket.accept', "),
+        ([{"type": "http.response.start", "status": 200}], RuntimeError, "Expected ASGI message 'websocket.accept', "),
+        ([{**ACCEPT, "subprotocol": 5}], TypeError, "'subprotocol' in 'websocket.accept' must be a str, got int"),
+        ([{**ACCEPT, "headers": [(b"a", b"\n")]}], RuntimeError, "Invalid HTTP header value"),
+        ([ACCEPT, ACCEPT], RuntimeError, "Expected ASGI message 'websocket.send' or 'websocket.close', but got"),
+        ([ACCEPT, {"type": "websocket.send"}], TypeError, "must have 'bytes', which are bytes, or 'text', a str"),
+        ([ACCEPT, {"type": "websocket.send", "text": b"x"}], TypeError, "must have 'bytes'"),
+        ([ACCEPT, {"type": "websocket.send", "bytes": "x"}], TypeError, "must have 'bytes'"),
+        ([ACCEPT, {"type": "websocket.close", "code": 99}], RuntimeError, "from 1000 to 4999, got 99"),
+        ([ACCEPT, {"type": "websocket.close", "code": "x"}], TypeError, "int"),
+        ([ACCEPT, {"type": "websocket.close", "reason": "x" * 124}], RuntimeError, "at most 123 bytes"),
+        (
+            [ACCEPT, {"type": "websocket.close"}, {"type": "websocket.send", "text": "x"}],
+            RuntimeError,
+            "'websocket.send', after sending 'websocket.close'",
+        ),
+    ],
+)
+def test_wrong_messages(run: Runner, messages: list[dict[str, Any]], error: type[Exception], text: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for message in messages:
+            await send(message)
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        await worker.done(call)
+        assert worker.names(call)[-1] == "CALL_FAILED"
+
+    ((_, raised, _),) = run(app, scenario).errors
+    assert raised is not None
+    with pytest.raises(error, match=text):
+        raise raised
+
+
+def test_none_counts_as_missing(run: Runner) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({**ACCEPT, "subprotocol": None})
+        await send({"type": "websocket.send", "bytes": None, "text": "a"})
+        await send({"type": "websocket.send", "bytes": b"b", "text": None})
+        await send({"type": "websocket.close", "code": None, "reason": None})
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        await worker.done(call)
+        assert sent(worker.of(call)) == ["a", b"b"]
+        assert closed(worker.of(call)[3]) == (1000, b"")
+
+    assert run(app, scenario).errors == []
+
+
+def test_send_after_the_client_left(run: Runner) -> None:
+    errors: list[BaseException] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(ACCEPT)
+        await receive()
+        await receive()
+        for message in ({"type": "websocket.send", "text": "x"}, {"type": "websocket.close"}):
+            try:
+                await send(message)
+            except _asgi.ClientDisconnected as error:
+                errors.append(error)
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        await worker.until(lambda: worker.of(call))
+        worker.core.disconnect(call)
+        await worker.done(call)
+
+    assert run(app, scenario).errors == []
+    assert len(errors) == 2
+
+
+def test_concurrent_receive_and_send(run: Runner) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+
+        async def read() -> int:
+            count = 0
+            while (await receive())["type"] == "websocket.receive":
+                count += 1
+            return count
+
+        async def write() -> None:
+            for i in range(50):
+                await send({"type": "websocket.send", "text": str(i)})
+                await asyncio.sleep(0)
+
+        count, _ = await asyncio.gather(read(), write())
+        assert count == 50
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        for i in range(50):
+            worker.core.ws_message(call, b"%d" % i)
+        await worker.until(lambda: len(sent(worker.of(call))) == 50)
+        worker.core.ws_closed(call, 1000)
+        await worker.done(call)
+        assert sent(worker.of(call)) == [str(i) for i in range(50)]
+
+    assert run(app, scenario).errors == []
