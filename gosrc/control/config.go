@@ -42,6 +42,8 @@ type Config struct {
 	TimeoutQueue            float64 `json:"timeout_queue"`
 	TimeoutWorkerStart      float64 `json:"timeout_worker_start"`
 	TimeoutGracefulShutdown float64 `json:"timeout_graceful_shutdown"`
+	StallWarning            float64 `json:"stall_warning"`
+	RetrySafe               bool    `json:"retry_safe"`
 
 	ServerHeader      bool        `json:"server_header"`
 	DateHeader        bool        `json:"date_header"`
@@ -68,6 +70,8 @@ func parseConfig(text string) (*Config, error) {
 		TimeoutQueue:            10,
 		TimeoutWorkerStart:      60,
 		TimeoutGracefulShutdown: 30,
+		StallWarning:            1,
+		RetrySafe:               true,
 		ServerHeader:            true,
 		DateHeader:              true,
 		ProxyHeaders:            true,

@@ -60,9 +60,10 @@ func Start(config string) (string, error) {
 	return answer(map[string]any{"server": s.id, "addresses": s.addresses(), "events_fd": s.events.forPython})
 }
 
-// AddWorker makes a link for one more worker: "worker" is its number, "memfd", "bell" and
-// "loop_bells" are the link's descriptors, the caller's to close. The worker gets calls
-// once it has written READY.
+// AddWorker makes a link for one more worker: "worker" is its number; "memfd", "bell" and
+// "loop_bells" are the link's descriptors, and "death" is the read end of a pipe that
+// ends with this process; all are the caller's to close. The worker gets calls once it has
+// written READY.
 func AddWorker(server int, options string) (string, error) {
 	s, err := find(server)
 	if err != nil {
@@ -71,14 +72,43 @@ func AddWorker(server int, options string) (string, error) {
 	return s.addWorker()
 }
 
-// RemoveWorker drains a worker: no new calls; DRAIN and, once it holds none, STOP are
-// written to it.
+// WatchWorker tells the core which process runs a worker. When that ends, what it had
+// written is still sent, its unclaimed calls go to others, those that it had begun run
+// again if they may, else they fail; then comes the event "worker-exited" with the "calls"
+// that it had begun.
+func WatchWorker(server, worker, pid int) (string, error) {
+	s, err := find(server)
+	if err != nil {
+		return "", err
+	}
+	return nothing, s.watchWorker(worker, pid)
+}
+
+// RemoveWorker drains a worker: no new calls, and what it has not begun goes to others.
+// When it holds no call any more STOP is written to it. "grace" of options is how many
+// seconds that may take; then its calls are told that their clients have left, and a
+// second later they are cut. With "kill" true nothing is drained: it says that the caller
+// kills the worker for what its calls do, so that none of them is run again.
 func RemoveWorker(server, worker int, options string) (string, error) {
 	s, err := find(server)
 	if err != nil {
 		return "", err
 	}
-	return nothing, s.removeWorker(worker)
+	o := struct {
+		Grace float64 `json:"grace"`
+		Kill  bool    `json:"kill"`
+	}{Grace: s.config.TimeoutGracefulShutdown}
+	if err := json.Unmarshal([]byte(options), &o); err != nil {
+		return "", fmt.Errorf("the options of RemoveWorker are not JSON: %w", err)
+	}
+	if o.Kill {
+		w, err := s.worker(worker)
+		if err == nil {
+			w.NoRetry()
+		}
+		return nothing, err
+	}
+	return nothing, s.removeWorker(worker, seconds(o.Grace))
 }
 
 // WorkerGone says that a worker has ended, whatever the reason. Its unclaimed calls go to

@@ -15,6 +15,17 @@ type event struct {
 	Left    int64  `json:"left,omitempty"`
 	Level   string `json:"level,omitempty"`
 	Message string `json:"message,omitempty"`
+
+	Seconds float64    `json:"seconds,omitempty"` // of a stall
+	Calls   []lostCall `json:"calls,omitempty"`   // that a worker had begun when it ended
+}
+
+// lostCall is a call that a worker had begun when it ended.
+type lostCall struct {
+	Method string  `json:"method"`
+	Path   string  `json:"path"`
+	Age    float64 `json:"age"` // seconds
+	Rerun  bool    `json:"rerun"`
 }
 
 // eventQueue holds events until Python reads them. Its methods may be called concurrently.

@@ -85,10 +85,10 @@ func (s *server) stats() map[string]any {
 	tree := s.registry.Snapshot().Tree()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	workers := map[string]int{}
+	workers := []map[string]any{}
 	for _, w := range s.workers {
-		workers[w.State().String()]++
+		workers = append(workers, map[string]any{"worker": w.ID, "state": w.State().String(), "held": w.Held()})
 	}
-	tree["worker_states"] = workers
+	tree["worker_list"] = workers
 	return tree
 }

@@ -31,7 +31,8 @@ type server struct {
 	dispatch *dispatch.Dispatch
 	shared   *transport.Shared
 	loops    []*transport.Loop
-	bells    []int // of the loops
+	bells    []int  // of the loops
+	death    [2]int // a pipe whose write end only this process has
 	logs     logs
 	geometry link.Geometry
 
@@ -78,6 +79,10 @@ func newServer(c *Config) (s *server, err error) {
 	}
 	undo = append(undo, s.shared.Close)
 
+	if err = unix.Pipe2(s.death[:], unix.O_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("cannot make a pipe: %w", err)
+	}
+	undo = append(undo, s.closeDeath)
 	n := loopCount(c.IOThreads)
 	s.geometry = link.DefaultGeometry(n)
 	for range n {
@@ -130,6 +135,10 @@ func (s *server) dispatchSettings(loops int) dispatch.Settings {
 		WorkerTimeout: seconds(s.config.TimeoutWorkerStart),
 		Concurrency:   orZero(s.config.LimitConcurrency),
 		RetryAfter:    1,
+		RetrySafe:     s.config.RetrySafe,
+		StallWarning:  seconds(s.config.StallWarning),
+		Stalled:       s.stalled,
+		Recovered:     s.recovered,
 		Corrupt:       s.corrupt,
 		Control:       s.fromWorker,
 		Log:           s.logLine,
@@ -163,6 +172,11 @@ func (s *server) addresses() []map[string]any {
 		list = append(list, a)
 	}
 	return list
+}
+
+func (s *server) closeDeath() {
+	unix.Close(s.death[0])
+	unix.Close(s.death[1])
 }
 
 func (s *server) unlinkListeners() {
@@ -285,6 +299,7 @@ func (s *server) stop() {
 		s.closeListeners()
 		s.shared.Close()
 		s.releaseWorkers()
+		s.closeDeath()
 		s.closeLogs()
 		s.events.add(event{Event: "stopped"})
 	})

@@ -42,7 +42,7 @@ func (s *server) http1Config(counters *observe.Shard) *http1.Config {
 		h.Server = ""
 	}
 	for _, f := range c.Headers {
-		h.Headers = append(h.Headers, call.Field{Name: []byte(f[0]), Value: []byte(f[1])})
+		h.Headers = append(h.Headers, call.Field{Name: latin1(f[0]), Value: latin1(f[1])})
 	}
 	if c.ProxyHeaders {
 		h.Proxies = http1.NewTrusted(c.ForwardedAllowIPs)
@@ -70,4 +70,14 @@ func refused(counters *observe.Shard, r *http1.Refusal, inCall bool) {
 	} else {
 		counters.Inc(observe.Rejected(r.Status))
 	}
+}
+
+// latin1 is a field's text as bytes (RFC 9110 5.5); Python has checked that it has no
+// character above 255.
+func latin1(text string) []byte {
+	b := make([]byte, 0, len(text))
+	for _, r := range text {
+		b = append(b, byte(r))
+	}
+	return b
 }

@@ -1,13 +1,19 @@
 package control
 
 import (
+	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"spvn/gosrc/dispatch"
 	"spvn/gosrc/link"
+	"spvn/gosrc/observe"
 )
+
+// lastWords is the time that calls have, once they were told that their time is over.
+const lastWords = time.Second
 
 // addWorker makes a link and tells every loop of it.
 func (s *server) addWorker() (string, error) {
@@ -20,7 +26,7 @@ func (s *server) addWorker() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	fds, err := dupAll(append([]int{l.Memfd, l.Bell}, s.bells...))
+	fds, err := dupAll(append([]int{l.Memfd, l.Bell, s.death[0]}, s.bells...))
 	if err != nil {
 		l.Release()
 		return "", fmt.Errorf("link: cannot duplicate descriptors: %w", err)
@@ -32,7 +38,7 @@ func (s *server) addWorker() (string, error) {
 		l.Retain()
 		loop.Post(func() { s.dispatch.Shard(i).Attach(w) })
 	}
-	return answer(map[string]any{"worker": w.ID, "memfd": fds[0], "bell": fds[1], "loop_bells": fds[2:]})
+	return answer(map[string]any{"worker": w.ID, "memfd": fds[0], "bell": fds[1], "death": fds[2], "loop_bells": fds[3:]})
 }
 
 // dupAll duplicates descriptors for Python: all of them or none.
@@ -61,15 +67,64 @@ func (s *server) worker(id int) (*dispatch.Worker, error) {
 }
 
 // removeWorker drains a worker; see RemoveWorker.
-func (s *server) removeWorker(id int) error {
+func (s *server) removeWorker(id int, grace time.Duration) error {
 	w, err := s.worker(id)
 	if err != nil {
 		return err
 	}
-	w.SetState(dispatch.WorkerDraining)
-	for i, loop := range s.loops {
-		loop.Post(func() { s.dispatch.Shard(i).DrainWorker(w) })
+	if state := w.State(); state == dispatch.WorkerDraining || state == dispatch.WorkerGone {
+		return nil
 	}
+	w.SetState(dispatch.WorkerDraining)
+	go s.guard("removing a worker", func() {
+		s.onLoops(func(i int) { s.dispatch.Shard(i).DrainWorker(w) })
+		if !s.waitEmpty(w, grace) {
+			s.onLoops(func(i int) { s.dispatch.Shard(i).DisconnectWorker(w) })
+			if !s.waitEmpty(w, lastWords) {
+				s.onLoops(func(i int) { s.dispatch.Shard(i).CutWorker(w) })
+			}
+		}
+		s.loops[0].Post(func() { s.dispatch.Shard(0).StopWorker(w) })
+	})
+	return nil
+}
+
+// waitEmpty waits until the worker holds no call, or is gone, or the time is over: false.
+func (s *server) waitEmpty(w *dispatch.Worker, d time.Duration) bool {
+	deadline := time.Now().Add(d)
+	look := time.NewTicker(drainLook)
+	defer look.Stop()
+	for w.Held() > 0 && w.State() != dispatch.WorkerGone && !s.isStopping() {
+		if !time.Now().Before(deadline) {
+			return false
+		}
+		<-look.C
+	}
+	return true
+}
+
+// watchWorker watches a worker's process; see WatchWorker.
+func (s *server) watchWorker(id, pid int) error {
+	w, err := s.worker(id)
+	if err != nil {
+		return err
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("cannot watch process %d: %w", pid, err)
+	}
+	go s.guard("watching a worker", func() {
+		if err == nil {
+			defer unix.Close(pidfd)
+			for !s.isStopping() {
+				fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+				if n, err := unix.Poll(fds, 1000); n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+					break
+				}
+			}
+		}
+		s.lose(w)
+	})
 	return nil
 }
 
@@ -79,15 +134,31 @@ func (s *server) workerGone(id int) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	delete(s.workers, id)
-	s.mu.Unlock()
-	w.SetState(dispatch.WorkerGone)
-	for i, loop := range s.loops {
-		loop.Post(func() { s.dispatch.Shard(i).Detach(w) })
-	}
-	w.Link.Release()
+	go s.guard("losing a worker", func() { s.lose(w) })
 	return nil
+}
+
+// lose takes out a worker that has ended and tells of the calls that it had begun.
+func (s *server) lose(w *dispatch.Worker) {
+	s.mu.Lock()
+	known := s.workers[w.ID] == w && !s.stopping
+	if known {
+		delete(s.workers, w.ID)
+	}
+	s.mu.Unlock()
+	if !known {
+		return
+	}
+	w.SetState(dispatch.WorkerGone)
+	var lost []lostCall
+	s.onLoops(func(i int) {
+		for _, c := range s.dispatch.Shard(i).Detach(w) {
+			lost = append(lost, lostCall{c.Method, c.Path, c.Age.Seconds(), c.Rerun})
+		}
+	})
+	w.Link.Release()
+	s.registry.Add(observe.WorkersDied, 1)
+	s.events.add(event{Event: "worker-exited", Worker: w.ID, Calls: lost})
 }
 
 // detachAll, on loop i's goroutine, ends its use of every link.
@@ -119,6 +190,7 @@ func (s *server) fromWorker(w *dispatch.Worker, kind uint16, message string) {
 	case link.Ready:
 		if w.State() == dispatch.WorkerStarting {
 			w.SetState(dispatch.WorkerReady)
+			s.registry.Add(observe.WorkersStarted, 1)
 			s.events.add(event{Event: "ready", Worker: w.ID})
 			for _, loop := range s.loops {
 				loop.Post(func() {}) // calls that wait are offered at the next turn
@@ -129,6 +201,16 @@ func (s *server) fromWorker(w *dispatch.Worker, kind uint16, message string) {
 	case link.Stopped:
 		s.events.add(event{Event: "worker-stopped", Worker: w.ID})
 	}
+}
+
+// stalled, on a loop's goroutine, is told of a worker whose loop stands still.
+func (s *server) stalled(w *dispatch.Worker, loop int, d time.Duration) {
+	s.events.add(event{Event: "worker-stalled", Worker: w.ID, Seconds: d.Seconds()})
+}
+
+// recovered, on a loop's goroutine, is told of a worker whose loop moves again.
+func (s *server) recovered(w *dispatch.Worker, loop int, d time.Duration) {
+	s.events.add(event{Event: "worker-recovered", Worker: w.ID, Seconds: d.Seconds()})
 }
 
 // corrupt, on a loop's goroutine, is told of a worker that broke the link's rules.

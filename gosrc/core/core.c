@@ -230,6 +230,31 @@ PyObject * _wrap__core_control_Version(PyObject *PYBINDGEN_UNUSED(_args), PyObje
 
 
 PyObject *
+_wrap__core_control_WatchWorker(PyObject * PYBINDGEN_UNUSED(dummy), PyObject *args, PyObject *kwargs)
+{
+    PyObject *py_retval;
+    char *retval;
+    int64_t server;
+    int64_t worker;
+    int64_t pid;
+    const char *keywords[] = {"server", "worker", "pid", NULL};
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, (char *) "LLL", (char **) keywords, &server, &worker, &pid)) {
+        return NULL;
+    }
+    retval = control_WatchWorker(server, worker, pid);
+    if (PyErr_Occurred()) {
+        if (retval != NULL) free(retval);
+        return NULL;
+    }
+    py_retval = Py_BuildValue((char *) "s", retval);
+    free(retval);
+    return py_retval;
+}
+PyObject * _wrap__core_control_WatchWorker(PyObject * PYBINDGEN_UNUSED(dummy), PyObject *args, PyObject *kwargs);
+
+
+PyObject *
 _wrap__core_control_WorkerGone(PyObject * PYBINDGEN_UNUSED(dummy), PyObject *args, PyObject *kwargs)
 {
     PyObject *py_retval;
@@ -262,6 +287,7 @@ static PyMethodDef _core_functions[] = {
     {(char *) "control_Stats", (PyCFunction) _wrap__core_control_Stats, METH_KEYWORDS|METH_VARARGS, "control_Stats(server)\n\ntype: server: int64_t" },
     {(char *) "control_Stop", (PyCFunction) _wrap__core_control_Stop, METH_KEYWORDS|METH_VARARGS, "control_Stop(server)\n\ntype: server: int64_t" },
     {(char *) "control_Version", (PyCFunction) _wrap__core_control_Version, METH_NOARGS, "control_Version()\n\n" },
+    {(char *) "control_WatchWorker", (PyCFunction) _wrap__core_control_WatchWorker, METH_KEYWORDS|METH_VARARGS, "control_WatchWorker(server, worker, pid)\n\ntype: server: int64_t\ntype: worker: int64_t\ntype: pid: int64_t" },
     {(char *) "control_WorkerGone", (PyCFunction) _wrap__core_control_WorkerGone, METH_KEYWORDS|METH_VARARGS, "control_WorkerGone(server, worker, options)\n\ntype: server: int64_t\ntype: worker: int64_t\ntype: options: char *" },
     {NULL, NULL, 0, NULL}
 };

@@ -17,9 +17,10 @@ from ._load import _core
 
 
 def AddWorker(server: int, options: str) -> str:
-    """AddWorker makes a link for one more worker: "worker" is its number, "memfd", "bell" and
-    "loop_bells" are the link's descriptors, the caller's to close. The worker gets calls
-    once it has written READY.
+    """AddWorker makes a link for one more worker: "worker" is its number; "memfd", "bell" and
+    "loop_bells" are the link's descriptors, and "death" is the read end of a pipe that
+    ends with this process; all are the caller's to close. The worker gets calls once it has
+    written READY.
     """
     return _core.control_AddWorker(server, options)
 
@@ -37,8 +38,11 @@ def Events(server: int) -> str:
 
 
 def RemoveWorker(server: int, worker: int, options: str) -> str:
-    """RemoveWorker drains a worker: no new calls; DRAIN and, once it holds none, STOP are
-    written to it.
+    """RemoveWorker drains a worker: no new calls, and what it has not begun goes to others.
+    When it holds no call any more STOP is written to it. "grace" of options is how many
+    seconds that may take; then its calls are told that their clients have left, and a
+    second later they are cut. With "kill" true nothing is drained: it says that the caller
+    kills the worker for what its calls do, so that none of them is run again.
     """
     return _core.control_RemoveWorker(server, worker, options)
 
@@ -65,6 +69,15 @@ def Stop(server: int) -> str:
 def Version() -> str:
     """Version is the core's own version: that of the package it was built for."""
     return _core.control_Version()
+
+
+def WatchWorker(server: int, worker: int, pid: int) -> str:
+    """WatchWorker tells the core which process runs a worker. When that ends, what it had
+    written is still sent, its unclaimed calls go to others, those that it had begun run
+    again if they may, else they fail; then comes the event "worker-exited" with the "calls"
+    that it had begun.
+    """
+    return _core.control_WatchWorker(server, worker, pid)
 
 
 def WorkerGone(server: int, worker: int, options: str) -> str:
