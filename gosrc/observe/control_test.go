@@ -2,6 +2,7 @@ package observe
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -84,7 +85,7 @@ func TestControl(t *testing.T) {
 func TestControlAgainstNetHTTP(t *testing.T) {
 	path, _ := serveControl(t, func() []byte { return []byte(`{}`) })
 	client := http.Client{Transport: &http.Transport{
-		Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", path) },
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) },
 	}}
 	response, err := client.Get("http://spvn/stats")
 	if err != nil {
