@@ -117,12 +117,13 @@ func (c *Conn) RespondTrailers(fields []call.Field, last bool) {
 				c.trailing = true
 				b = append(b, "0\r\n"...)
 			}
-			for _, f := range fields {
+			for i := range fields {
+				f := &fields[i]
 				if problem := invalidField(f); problem != "" || !allowedTrailer(f.Name) {
 					c.config.log("error", fmt.Sprintf("the app's trailer field %q cannot be sent; it was dropped", f.Name))
 					continue
 				}
-				b = appendField(b, f)
+				b = appendField(b, *f)
 			}
 		}
 		if last {
@@ -153,12 +154,12 @@ func (c *Conn) Informational(status int, fields []call.Field) {
 		return
 	}
 	b := appendStatusLine(c.carrier.Buffer(), status)
-	for _, f := range fields {
-		if problem := invalidField(f); problem != "" {
+	for i := range fields {
+		if problem := invalidField(&fields[i]); problem != "" {
 			c.config.log("error", "the app's interim answer was dropped: "+problem)
 			return
 		}
-		b = appendField(b, f)
+		b = appendField(b, fields[i])
 	}
 	c.carrier.Commit(append(b, "\r\n"...))
 }

@@ -13,10 +13,12 @@ var (
 	// "#", which no form of it has (RFC 9112 3.2). RFC 3986 allows fewer ("|", "{" and
 	// others have to be percent-encoded), but browsers send them as they are.
 	targetClass = targets()
-	// hostChar marks what a reg-name or IPv4address is made of (RFC 3986 3.2.2).
-	hostChar = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=")
-	// literalChar marks what stands between the brackets of an IP-literal.
-	literalChar = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=:")
+	// hostChar marks what a reg-name or IPv4address is made of (RFC 3986 3.2.2), but for
+	// percent-encoding.
+	hostChar = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=")
+	// literalChar marks what an IPv6address is made of. There is no IPvFuture, and zones
+	// have no meaning to anybody but the client (RFC 9844).
+	literalChar = set("abcdefABCDEF0123456789:.")
 	// hexValue has the value of a hexadecimal digit, 0xff for the rest.
 	hexValue = hexDigits()
 )

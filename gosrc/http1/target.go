@@ -88,8 +88,14 @@ func validHost(b []byte) bool {
 		}
 		i++
 	} else {
-		for i < len(b) && hostChar[b[i]] {
-			i++
+		for i < len(b) {
+			if hostChar[b[i]] {
+				i++
+			} else if b[i] == '%' && i+2 < len(b) && hexValue[b[i+1]]|hexValue[b[i+2]] != 0xff {
+				i += 3
+			} else {
+				break
+			}
 		}
 	}
 	if i == len(b) {

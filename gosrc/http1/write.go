@@ -19,7 +19,7 @@ func (c *Conn) appendHead(b []byte, status int, fields []call.Field, n int, last
 	date, server := false, false
 	for i := range fields {
 		f := &fields[i]
-		if problem := invalidField(*f); problem != "" {
+		if problem := invalidField(f); problem != "" {
 			return b, problem
 		}
 		switch len(f.Name) {
@@ -177,7 +177,7 @@ func appendField(b []byte, f call.Field) []byte {
 
 // invalidField says why a field of the app cannot be sent; "" if it can. CR, LF and NUL
 // would let the app's data write the head (RFC 9110 5.5).
-func invalidField(f call.Field) string {
+func invalidField(f *call.Field) string {
 	if !validToken(f.Name) {
 		return fmt.Sprintf("the field name %q is empty or has a character that is not allowed", f.Name)
 	}
