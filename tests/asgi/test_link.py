@@ -35,7 +35,9 @@ def loop() -> Any:
 
 def test_version(loop: asyncio.AbstractEventLoop) -> None:
     core = Core(version=S.VERSION + 6)
-    with pytest.raises(ValueError, match=rf"speaks version {S.VERSION + 6} of the link and this extension version {S.VERSION}"):
+    with pytest.raises(
+        ValueError, match=rf"speaks version {S.VERSION + 6} of the link and this extension version {S.VERSION}"
+    ):
         attach(core, loop)
     core.close()
 
@@ -420,7 +422,10 @@ def two_arguments(scope: Any, receive: Any) -> None:
 @pytest.mark.parametrize(
     ("app", "text"),
     [
-        (not_async, "must be an async callable .scope, receive, send.: calling it returned int, which cannot be awaited"),
+        (
+            not_async,
+            "must be an async callable .scope, receive, send.: calling it returned int, which cannot be awaited",
+        ),
         (two_arguments, "takes 2 positional arguments but 3 were given"),
     ],
 )
@@ -717,7 +722,8 @@ async def main():
     async def app(scope, receive, send):
         pid = os.fork()
         if pid == 0:
-            for use in (lambda: send({"type": "http.response.start", "status": 200}), worker.link.drain, worker.link.ready):
+            answer = {"type": "http.response.start", "status": 200}
+            for use in (lambda: send(answer), worker.link.drain, worker.link.ready):
                 try:
                     use()
                 except RuntimeError as error:

@@ -113,7 +113,7 @@ def test_many_fields_and_clients(run: Runner) -> None:
     calls = [
         {
             "fields": [(b"x-%d" % (i % 7), b"v" * (i % 300)), (b"cookie", b"c=%d" % i), (b"x-%d" % i, b"%d" % i)],
-            "client": ("10.0.%d.%d" % divmod(i, 250), 1024 + i),
+            "client": (f"10.0.{i // 250}.{i % 250}", 1024 + i),
         }
         for i in range(1500)
     ]

@@ -321,7 +321,9 @@ def test_wrong_early_hint(run: Runner, links: Any) -> None:
 
 
 def test_pathsend(run: Runner) -> None:
-    worker, call = answer_of(run, start(), {"type": "http.response.pathsend", "path": "/etc/ä"}, link={"pathsend": True})
+    worker, call = answer_of(
+        run, start(), {"type": "http.response.pathsend", "path": "/etc/ä"}, link={"pathsend": True}
+    )
     assert worker.errors == []
     assert worker.names(call)[:2] == ["RESPONSE", "PATHSEND"]
     record = worker.of(call)[1]
@@ -370,7 +372,7 @@ def test_what_is_reported_after_the_client_left(run: Runner, quiet: bool) -> Non
         try:
             await send(start())
         except OSError:
-            raise ClientDisconnect() if quiet else ZeroDivisionError()
+            raise (ClientDisconnect() if quiet else ZeroDivisionError()) from None
 
     async def scenario(worker: Worker) -> None:
         call = worker.core.call()
