@@ -398,4 +398,13 @@ func TestRefusalsSayWhy(t *testing.T) {
 	if out := r.output(); !strings.HasSuffix(out, "\r\n\r\n") || !strings.Contains(out, "content-length: ") {
 		t.Errorf("output is %q; want a length and no body", out)
 	}
+
+	// That of what follows a HEAD has one.
+	r = newRig(t)
+	r.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+	r.last(1).ok("")
+	r.send("\n")
+	if out := r.output(); !strings.HasSuffix(out, badLineEnd.Text) {
+		t.Errorf("output is %q; want the reason at its end", out)
+	}
 }

@@ -280,6 +280,7 @@ func (c *Conn) next() {
 	c.active = false
 	c.answering = answerDue
 	c.unsent = 0
+	c.isHead = false
 	if c.draining {
 		c.close()
 	}
