@@ -25,7 +25,6 @@ const browserGet = "GET /api/v1/items/42?page=3&sort=name HTTP/1.1\r\n" +
 type sink struct {
 	buffer []byte
 	answer call.Answer
-	room   int
 }
 
 func (s *sink) Now() int64                                     { return 1e9 }

@@ -59,6 +59,10 @@ func (l *Loop) pauseListeners() {
 }
 
 func (l *Loop) resumeListeners() {
+	if limit := l.config.MaxConnections; limit > 0 && l.shared.open.Load() >= int64(limit) && l.idle.first == nil {
+		l.resumeAt = l.now + int64(acceptPause)
+		return
+	}
 	l.resumeAt = 0
 	for _, ln := range l.listeners {
 		if err := l.watchListener(ln); err != nil {
@@ -87,17 +91,11 @@ func (l *Loop) acceptOne(ln *listener) bool {
 	if l.resumeAt != 0 {
 		return false
 	}
-	if limit := l.config.MaxConnections; limit > 0 && l.shared.open.Load() >= int64(limit) && l.shed(shedAtOnce) == 0 {
-		l.counters.Add(observe.ConnectionsOverLimit, 1)
-		l.config.Log("warning", "connections", fmt.Sprintf("%d connections are open and all of them are busy: new ones wait", limit))
-		l.pauseListeners()
-		return false
-	}
 	fd, peer, err := unix.Accept4(ln.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 	switch {
 	case err == nil:
 		l.welcome(ln, fd, peer)
-		return true
+		return l.withinLimit()
 	case errors.Is(err, unix.EAGAIN):
 		return false
 	case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EPROTO):
@@ -107,6 +105,23 @@ func (l *Loop) acceptOne(ln *listener) bool {
 	}
 	l.counters.Add(observe.AcceptErrors, 1)
 	l.config.Log("error", "accept", fmt.Sprintf("cannot accept connections: %v", err))
+	l.pauseListeners()
+	return false
+}
+
+// withinLimit keeps to the limit on connections by closing the longest idle ones. It
+// reports false when all are busy: this one was let in, and the next wait in the backlog.
+func (l *Loop) withinLimit() bool {
+	over := int(l.shared.open.Load()) - l.config.MaxConnections
+	if l.config.MaxConnections <= 0 || over <= 0 {
+		return true
+	}
+	// The last of the idle ones is this one: it has had no time to say anything yet.
+	if n := min(over, l.idle.count-1); n > 0 && l.shed(n) > 0 {
+		return true
+	}
+	l.counters.Add(observe.ConnectionsOverLimit, 1)
+	l.config.Log("warning", "connections", fmt.Sprintf("%d connections are open and all of them are busy: new ones wait", l.config.MaxConnections))
 	l.pauseListeners()
 	return false
 }
@@ -133,7 +148,7 @@ func (l *Loop) outOfDescriptors(ln *listener, cause error) bool {
 // shed closes up to n of the longest idle connections and returns how many it closed.
 func (l *Loop) shed(n int) int {
 	closed := 0
-	for tries := 2 * n; tries > 0 && closed < n && l.idle.first != nil; tries-- {
+	for tries := 2*n + 2; tries > 0 && closed < n && l.idle.first != nil; tries-- {
 		c := l.idle.first
 		l.idle.remove(c) // to the end, in case that it has something to say after all
 		l.idle.push(c)

@@ -30,7 +30,8 @@ type conn struct {
 
 	phase    phase
 	paused   bool // reading is paused
-	peerDone bool // FIN was read or reported
+	peerDone bool // FIN was read
+	hungUp   bool // FIN was reported by epoll, and the protocol told; it may not be read yet
 	blocked  bool // waits for EPOLLOUT
 	dirty    bool // listed in Loop.dirty
 	inWheel  bool
@@ -153,7 +154,9 @@ func (c *conn) watch() {
 	}
 	events := uint32(0)
 	if !c.peerDone {
-		events |= unix.EPOLLRDHUP
+		if !c.hungUp {
+			events |= unix.EPOLLRDHUP
+		}
 		if !c.paused || c.phase == lingering {
 			events |= unix.EPOLLIN
 		}
@@ -177,11 +180,8 @@ func (c *conn) readable(events uint32) {
 			c.lose()
 			return
 		}
-		if events&unix.EPOLLRDHUP != 0 && !c.peerDone {
-			c.peerDone = true
-			c.watch()
-			unread, _ := unix.IoctlGetInt(int(c.fd), unix.TIOCINQ)
-			c.protocol.PeerClosed(false, unread)
+		if events&unix.EPOLLRDHUP != 0 {
+			c.hangUp(false)
 		}
 		return
 	}
@@ -211,8 +211,15 @@ func (c *conn) readable(events uint32) {
 		return
 	}
 	c.protocol.Receive(l.input[:n])
-	if hangUp && n < len(l.input) && c.phase != gone && !c.paused {
-		// The FIN came with these bytes, or right behind them.
+	if !hangUp || n == len(l.input) || c.phase == gone {
+		return
+	}
+	// The FIN came with these bytes, or right behind them.
+	if c.paused {
+		if c.phase == open && events&unix.EPOLLERR == 0 && c.unread() == 0 {
+			c.hangUp(true)
+		}
+	} else {
 		if m, errno := read(int(c.fd), l.input); errno == 0 && m == 0 {
 			c.eof(true)
 		} else if errno == 0 {
@@ -231,9 +238,26 @@ func (c *conn) eof(together bool) {
 		return
 	}
 	c.watch()
-	if c.phase == open {
+	if c.phase == open && !c.hungUp {
+		c.hungUp = true
 		c.protocol.PeerClosed(together, 0)
 	}
+}
+
+// hangUp tells the protocol of a FIN that cannot be read yet, because reading is paused.
+// Once it goes on, what the kernel still has is read as usual.
+func (c *conn) hangUp(together bool) {
+	if !c.hungUp {
+		c.hungUp = true
+		c.watch()
+		c.protocol.PeerClosed(together, c.unread())
+	}
+}
+
+// unread is how many bytes the kernel holds for this connection.
+func (c *conn) unread() int {
+	n, _ := unix.IoctlGetInt(int(c.fd), unix.TIOCINQ)
+	return n
 }
 
 // flush hands the output to the kernel.

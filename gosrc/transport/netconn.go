@@ -221,10 +221,9 @@ func (c *netConn) write() {
 			if t := c.loop.config.WriteTimeout; t > 0 {
 				c.nc.SetWriteDeadline(time.Now().Add(t))
 			}
-			var n int
-			n, err = c.nc.Write(b[:min(len(b), netChunk)])
-			b = b[n:]
-			c.loop.Post(func() { c.wrote(n, err) })
+			n, failure := c.nc.Write(b[:min(len(b), netChunk)])
+			b, err = b[n:], failure
+			c.loop.Post(func() { c.wrote(n, failure) })
 		}
 	}
 }

@@ -126,6 +126,8 @@ func (r *rig) wait(what string, condition func() bool) {
 	end := time.Now().Add(10 * time.Second)
 	for !condition() {
 		if time.Now().After(end) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
 			r.t.Fatalf("waited ten seconds for %s; notes: %v", what, r.notes)
 		}
 		time.Sleep(time.Millisecond)
