@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,10 @@ type listener struct {
 // loops of a server share and its owner closes when every loop has ended or drained.
 func (l *Loop) Listen(fd int, local call.Addr, wildcard, unixSocket bool) error {
 	ln := &listener{fd: fd, local: local, wildcard: wildcard, unix: unixSocket, index: uint32(len(l.listeners))}
+	if !unixSocket {
+		// Connections inherit it: an answer is one write, and waits for nothing.
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
 	l.listeners = append(l.listeners, ln)
 	return l.watchListener(ln)
 }
@@ -91,10 +96,10 @@ func (l *Loop) acceptOne(ln *listener) bool {
 	if l.resumeAt != 0 {
 		return false
 	}
-	fd, peer, err := unix.Accept4(ln.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+	fd, err := l.acceptRaw(ln)
 	switch {
 	case err == nil:
-		l.welcome(ln, fd, peer)
+		l.welcome(ln, fd)
 		return l.withinLimit()
 	case errors.Is(err, unix.EAGAIN):
 		return false
@@ -133,8 +138,8 @@ func (l *Loop) outOfDescriptors(ln *listener, cause error) bool {
 	l.counters.Add(observe.AcceptErrors, 1)
 	l.config.Log("warning", "descriptors", fmt.Sprintf("descriptors run short (%v): the longest idle connections are closed; raise the limit on open files", cause))
 	if l.shared.lend() {
-		if fd, peer, err := unix.Accept4(ln.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC); err == nil {
-			l.welcome(ln, fd, peer)
+		if fd, err := l.acceptRaw(ln); err == nil {
+			l.welcome(ln, fd)
 		}
 	}
 	room := l.shed(shedAtOnce) > 0
@@ -169,15 +174,29 @@ func (l *Loop) shedOne(c *conn) (closed bool) {
 	return true
 }
 
-func (l *Loop) welcome(ln *listener, fd int, sa unix.Sockaddr) {
+// acceptRaw accepts one connection; its peer's address is then in l.peer. The listener does
+// not block, so the scheduler need not hear of it.
+func (l *Loop) acceptRaw(ln *listener) (int, error) {
+	size := uint32(unsafe.Sizeof(l.peer))
+	fd, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(ln.fd), uintptr(unsafe.Pointer(&l.peer)),
+		uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(fd), nil
+}
+
+func (l *Loop) welcome(ln *listener, fd int) {
 	local := ln.local
 	peer := call.Addr{Port: -1}
 	if !ln.unix {
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-		peer = addrOf(sa)
+		peer = addrOf(&l.peer)
 		if ln.wildcard {
-			if own, err := unix.Getsockname(fd); err == nil {
-				local = addrOf(own)
+			var own unix.RawSockaddrAny
+			size := uint32(unsafe.Sizeof(own))
+			_, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&own)), uintptr(unsafe.Pointer(&size)))
+			if errno == 0 {
+				local = addrOf(&own)
 			}
 		}
 	}
@@ -186,14 +205,18 @@ func (l *Loop) welcome(ln *listener, fd int, sa unix.Sockaddr) {
 
 // addrOf is a socket address as people write it; an IPv4 peer of a dual-stack socket is
 // an IPv4 address.
-func addrOf(sa unix.Sockaddr) call.Addr {
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return call.Addr{Host: netip.AddrFrom4(sa.Addr).String(), Port: int32(sa.Port)}
-	case *unix.SockaddrInet6:
-		return call.Addr{Host: netip.AddrFrom16(sa.Addr).Unmap().String(), Port: int32(sa.Port)}
-	case *unix.SockaddrUnix:
-		return call.Addr{Host: sa.Name, Port: -1}
+func addrOf(sa *unix.RawSockaddrAny) call.Addr {
+	port := func(p *uint16) int32 {
+		b := (*[2]byte)(unsafe.Pointer(p)) // in network order
+		return int32(b[0])<<8 | int32(b[1])
+	}
+	switch sa.Addr.Family {
+	case unix.AF_INET:
+		in := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return call.Addr{Host: netip.AddrFrom4(in.Addr).String(), Port: port(&in.Port)}
+	case unix.AF_INET6:
+		in := (*unix.RawSockaddrInet6)(unsafe.Pointer(sa))
+		return call.Addr{Host: netip.AddrFrom16(in.Addr).Unmap().String(), Port: port(&in.Port)}
 	}
 	return call.Addr{Port: -1}
 }

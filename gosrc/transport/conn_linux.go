@@ -415,8 +415,8 @@ func (c *conn) destroy() {
 	// In this order: a child that the app forked may hold a copy of the descriptor, which
 	// would keep it in the epoll set and the connection alive.
 	l.epollCtl(unix.EPOLL_CTL_DEL, int(c.fd), 0, 0, 0)
-	unix.Shutdown(int(c.fd), unix.SHUT_RDWR)
-	unix.Close(int(c.fd))
+	unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(c.fd), unix.SHUT_RDWR, 0)
+	unix.RawSyscall(unix.SYS_CLOSE, uintptr(c.fd), 0, 0)
 	l.forget(c)
 }
 

@@ -41,6 +41,7 @@ type Loop struct {
 	bell     int
 
 	now    int64
+	peer   unix.RawSockaddrAny // of the connection that was accepted last
 	input  []byte
 	events []unix.EpollEvent
 
@@ -329,7 +330,12 @@ func (l *Loop) recycle(b []byte) {
 }
 
 func (l *Loop) epollCtl(op, fd int, events, index, generation uint32) error {
-	return unix.EpollCtl(l.epoll, op, fd, &unix.EpollEvent{Events: events, Fd: int32(index), Pad: int32(generation)})
+	event := unix.EpollEvent{Events: events, Fd: int32(index), Pad: int32(generation)}
+	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(l.epoll), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(&event)), 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // adopt takes over a connected socket.

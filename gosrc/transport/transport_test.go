@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -399,56 +398,6 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 		r.hear(busy, "2")
 		if r.counter(observe.ConnectionsShed) == 0 {
 			t.Error("got no connection shed")
-		}
-	})
-}
-
-// At the limit on open files idle connections are closed and new ones are served; nothing
-// spins.
-func TestDescriptorsRunOut(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, r *rig) {
-		if _, ok := r.loop.(*NetLoop); ok {
-			t.Skip("the runtime's own descriptors make the limit inexact there")
-		}
-		clients := make([]*net.TCPConn, 0, 60)
-		for range 30 {
-			clients = append(clients, r.dial())
-		}
-		r.wait("all to be accepted", func() bool { return r.shared.Open() == 30 })
-		var limit, old syscall.Rlimit
-		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
-			t.Fatal(err)
-		}
-		// Room for a few more of our own ends, but not for the server's.
-		open, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		limit = old
-		limit.Cur = uint64(len(open)) + 10
-		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-			t.Fatal(err)
-		}
-		defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old)
-		for i := range 40 {
-			c, err := net.DialTimeout("tcp", r.address, 5*time.Second)
-			if err != nil {
-				// Our own end found no descriptor: the oldest of ours goes.
-				clients[i].Close()
-				continue
-			}
-			c.SetDeadline(time.Now().Add(10 * time.Second))
-			r.say(c, "echo on")
-			r.hear(c, "on")
-			c.Close()
-		}
-		if r.counter(observe.ConnectionsShed) == 0 {
-			t.Error("got no connection shed at the limit")
-		}
-		before := r.counter(observe.LoopWakeups)
-		time.Sleep(300 * time.Millisecond) // what is measured is that nothing happens
-		if spins := r.counter(observe.LoopWakeups) - before; spins > 50 {
-			t.Errorf("the loop woke up %d times in 0.3 s with nothing to do", spins)
 		}
 	})
 }
