@@ -364,6 +364,9 @@ func (c *conn) due() {
 // served reads once more before an idle connection is closed, so that no request is lost
 // that the peer sent in time. It reports whether there was something, or the end.
 func (c *conn) served() bool {
+	if c.paused {
+		return false
+	}
 	n, errno := read(int(c.fd), c.loop.input)
 	switch {
 	case errno == unix.EAGAIN:
