@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spvn._types import ASGIApp
 from spvn.config import Config
 from spvn.errors import AppError, AppImportError, ConfigError, SpvnError, StartupFailed
 from spvn.server import Server
+
+if TYPE_CHECKING:
+    from spvn.supervisor import Supervisor
 
 logger = logging.getLogger("spvn.error")
 
@@ -17,7 +20,8 @@ logger = logging.getLogger("spvn.error")
 def run(app: ASGIApp | str, **options: Any) -> None:
     """Serve an app until SIGINT or SIGTERM; returns after a drained stop.
 
-    `app` is the app itself or "module:attribute"; the options are those of Config. Where serving is not possible the
+    `app` is the app itself or "module:attribute"; the options are those of Config. With workers or reload it has to be
+    the latter, and the call stands under `if __name__ == "__main__":`. Where serving is not possible the
     process ends by SystemExit after one line on standard error: 1 app not importable or address not usable, 2 bad
     option, 3 the app's start-up failed.
 
@@ -32,9 +36,18 @@ def run(app: ASGIApp | str, **options: Any) -> None:
 def run_config(config: Config) -> None:
     """As run(), for a Config that is there already."""
     try:
-        Server(config).run()
+        server_for(config).run()
     except SpvnError as exc:
         _exit(exc)
+
+
+def server_for(config: Config) -> Server | Supervisor:
+    """The kind of server that this Config asks for. Raises ConfigError."""
+    if not config.supervised:
+        return Server(config)
+    from spvn.supervisor import Supervisor  # most servers are one process, and start sooner without it
+
+    return Supervisor(config)
 
 
 def _exit(exc: SpvnError) -> None:

@@ -216,9 +216,17 @@ class Config:
         none="from the limit on open files",
         core=True,
     )
-    limit_max_requests: int | None = _count(None, LIMITS, "Stop after this many calls.", none="off")
+    limit_max_requests: int | None = _count(
+        None, LIMITS, "Replace a worker after this many calls; without --workers, stop after them.", none="off"
+    )
     limit_max_requests_jitter: int = _count(
         0, LIMITS, "Add up to this many calls, at random, to --limit-max-requests.", minimum=0
+    )
+    limit_max_rss: int | None = _size(
+        None,
+        LIMITS,
+        "Replace a worker whose memory of its own grows beyond this, or beyond up to 10 % less, at random.",
+        none="off",
     )
     h11_max_incomplete_event_size: int | None = _size(
         None, LIMITS, "uvicorn's name for --limit-header-bytes.", none="unset"
@@ -250,6 +258,24 @@ class Config:
         none="without end",
         core=True,
     )
+    timeout_worker_start: float = _seconds(
+        60.0,
+        TIMEOUTS,
+        "A call waits this long while no worker is ready, or all are stalled; then 503.",
+        minimum=0.001,
+        core=True,
+    )
+    timeout_worker_stall: float | None = _seconds(
+        None, TIMEOUTS, "Kill a worker whose loop has been blocked for this long.", minimum=0.001, none="off"
+    )
+    stall_warning: float = _seconds(
+        1.0, TIMEOUTS, "Log the stack of a worker whose loop has been blocked for this long.", minimum=0.1, core=True
+    )
+    drain_delay: float = _seconds(
+        0.0,
+        TIMEOUTS,
+        "On SIGTERM go on serving for this long while --health-check-path says 503; then stop.",
+    )
 
     log_level: str | int | None = option(
         None,
@@ -277,10 +303,32 @@ class Config:
     )
 
     workers: int | None = _count(
-        None, PROCESS, "Worker processes.", none="unset", variables=("WEB_CONCURRENCY",), shown_default="1"
+        None,
+        PROCESS,
+        "Run the app in this many worker processes, which are replaced when they die and one by one on SIGHUP.",
+        none="unset",
+        variables=("WEB_CONCURRENCY",),
+        shown_default="in this process",
     )
-    timeout_worker_healthcheck: float = _seconds(5, PROCESS, "How long a worker may take to say that it is well.")
-    reload: bool = _flag(False, PROCESS, "Reload the app when a file changes.")
+    worker_lifetime: float | None = _seconds(
+        None,
+        PROCESS,
+        "Replace a worker after this long, or up to 10 % earlier, at random.",
+        minimum=1,
+        none="off",
+    )
+    retry_safe: bool = _pair(
+        True,
+        PROCESS,
+        "Run a call with a safe method (GET, ...) again if its worker died before it answered.",
+        core=True,
+    )
+    timeout_worker_healthcheck: float = _seconds(
+        5, PROCESS, "For compatibility with uvicorn, without effect: see --timeout-worker-stall."
+    )
+    reload: bool = _flag(
+        False, PROCESS, "Start the app anew when a file changes. For development: tracebacks are shown to clients."
+    )
     reload_dirs: list[str] = _list(
         PROCESS,
         "Directory to watch. May be repeated.",
@@ -320,9 +368,8 @@ class Config:
             raise ConfigError("--factory", f"{self.app!r} cannot be called")
         if self.h11_max_incomplete_event_size is not None and self.limit_header_bytes == _default("limit_header_bytes"):
             self.limit_header_bytes = self.h11_max_incomplete_event_size
-        if self.workers is None and "WEB_CONCURRENCY" in os.environ:
+        if self.workers is None and os.environ.get("WEB_CONCURRENCY"):
             self.workers = _OPTIONS["workers"].option.convert("WEB_CONCURRENCY", os.environ["WEB_CONCURRENCY"])
-            _check_available(self)
         if self.forwarded_allow_ips is None:
             self.forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1")
 
@@ -335,6 +382,11 @@ class Config:
                 raise ConfigError("--log-level", f"{level!r} is not one of {', '.join(LOG_LEVELS)}")
         elif isinstance(level, bool) or not (level is None or isinstance(level, int)):
             raise ConfigError("--log-level", f"{level!r} is neither a name nor a number")
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the app runs in worker processes."""
+        return self.workers is not None or self.reload
 
     def core_options(self) -> dict[str, Any]:
         """What the core is started with, ready to be written as JSON. None means the core's default."""
@@ -395,13 +447,6 @@ def _default(name: str) -> Any:
 # Options whose feature is not there yet, with the values that mean "without it". To
 # enable one, take it out.
 NOT_YET: dict[str, tuple[Any, ...]] = {
-    "workers": (None, 1),
-    "timeout_worker_healthcheck": (5,),
-    "reload": (False,),
-    "reload_dirs": ([],),
-    "reload_includes": ([],),
-    "reload_excludes": ([],),
-    "reload_delay": (0.25,),
     "http2": (False,),
     "ws_max_size": (16 << 20,),
     "ws_max_queue": (32,),

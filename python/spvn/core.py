@@ -55,7 +55,9 @@ class Functions(Protocol):
     def Start(self, config: str) -> str: ...
     def AddWorker(self, server: int, options: str) -> str: ...
     def RemoveWorker(self, server: int, worker: int, options: str) -> str: ...
+    def WatchWorker(self, server: int, worker: int, pid: int) -> str: ...
     def WorkerGone(self, server: int, worker: int, options: str) -> str: ...
+    def Watch(self, server: int, options: str) -> str: ...
     def Drain(self, server: int, options: str) -> str: ...
     def Stop(self, server: int) -> str: ...
     def Stats(self, server: int) -> str: ...
@@ -101,17 +103,31 @@ class Core:
             int(answer.get("death", -1)),
         )
 
-    def remove_worker(self, server: int, worker: int) -> None:
-        """Drain a worker: no new calls; those it has claimed finish; then it gets a STOP record."""
-        self._functions.RemoveWorker(server, worker, "{}")
+    def watch_worker(self, server: int, worker: int, pid: int) -> None:
+        """Say which process has this worker; when it ends the core sees to its calls: the event "worker-exited"."""
+        self._functions.WatchWorker(server, worker, pid)
+
+    def remove_worker(self, server: int, worker: int, grace: float) -> None:
+        """Drain a worker: no new calls; those it has claimed may go on for `grace` seconds; then it gets a STOP record.
+
+        The event "worker-stopped" says that its shutdown is complete.
+        """
+        self._functions.RemoveWorker(server, worker, json.dumps({"grace": grace}))
 
     def worker_gone(self, server: int, worker: int) -> None:
         """A worker's process ended, or its loop is closed."""
         self._functions.WorkerGone(server, worker, "{}")
 
-    def drain(self, server: int, grace: float) -> None:
-        """Stop accepting and finish calls for `grace` seconds; the event "drained" says when."""
-        self._functions.Drain(server, json.dumps({"grace": grace}))
+    def watch(self, server: int, options: Mapping[str, Any]) -> None:
+        """Watch files (spvn.reload has the options); the event "files-changed" has the "paths"."""
+        self._functions.Watch(server, json.dumps(options))
+
+    def drain(self, server: int, grace: float, delay: float = 0.0) -> None:
+        """Stop accepting and finish calls for `grace` seconds; the event "drained" says when.
+
+        For `delay` seconds before that all goes on, but the health check says 503.
+        """
+        self._functions.Drain(server, json.dumps({"grace": grace, "delay": delay} if delay else {"grace": grace}))
 
     def stop(self, server: int) -> None:
         """Close everything now; the event "stopped" is the last."""

@@ -9,12 +9,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from spvn._run import server_for
 from spvn._types import ASGIApp
 from spvn.config import Config
 from spvn.core import Address
 from spvn.server import Server
+
+if TYPE_CHECKING:
+    from spvn.supervisor import Supervisor
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
@@ -23,8 +27,8 @@ _STOP_SECONDS = 60.0
 class LiveServer:
     """A server that runs in a thread of its own, on its own loop."""
 
-    def __init__(self, config: Config) -> None:
-        self.server = Server(config)
+    def __init__(self, server: Server | Supervisor) -> None:
+        self.server = server
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="spvn-testing", daemon=True)
 
@@ -110,7 +114,9 @@ def start(app: ASGIApp | str, **options: Any) -> LiveServer:
     if not {"bind", "uds", "fd"} & options.keys():
         settings["port"] = 0
     settings.update(options)
-    server = LiveServer(Config(app, **settings))
+    config = Config(app, **settings)
+    # Not because of a WEB_CONCURRENCY that is around: an app that is given as an object has to run in this process.
+    server = LiveServer(server_for(config) if {"workers", "reload"} & options.keys() else Server(config))
     server.start()
     return server
 
