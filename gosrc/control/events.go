@@ -18,6 +18,7 @@ type event struct {
 
 	Seconds float64    `json:"seconds,omitempty"` // of a stall
 	Calls   []lostCall `json:"calls,omitempty"`   // that a worker had begun when it ended
+	Paths   []string   `json:"paths,omitempty"`   // of files that changed
 }
 
 // lostCall is a call that a worker had begun when it ended.

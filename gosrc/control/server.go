@@ -13,6 +13,7 @@ import (
 	"spvn/gosrc/listen"
 	"spvn/gosrc/observe"
 	"spvn/gosrc/transport"
+	"spvn/gosrc/watch"
 )
 
 const (
@@ -40,6 +41,7 @@ type server struct {
 	listeners  []*listen.Listener       // guarded by mu
 	workers    map[int]*dispatch.Worker // guarded by mu
 	lastWorker int                      // guarded by mu
+	watchers   []*watch.Watcher         // guarded by mu
 	draining   bool                     // guarded by mu
 	stopping   bool                     // guarded by mu
 }
@@ -289,6 +291,7 @@ func (s *server) stop() {
 	}
 	s.stopping = true
 	go s.guard("stop", func() {
+		s.closeWatchers()
 		s.onLoops(func(i int) { s.detachAll(i) })
 		for _, loop := range s.loops {
 			loop.Stop()

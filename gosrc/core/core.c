@@ -230,6 +230,30 @@ PyObject * _wrap__core_control_Version(PyObject *PYBINDGEN_UNUSED(_args), PyObje
 
 
 PyObject *
+_wrap__core_control_Watch(PyObject * PYBINDGEN_UNUSED(dummy), PyObject *args, PyObject *kwargs)
+{
+    PyObject *py_retval;
+    char *retval;
+    int64_t server;
+    char *options;
+    const char *keywords[] = {"server", "options", NULL};
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, (char *) "Ls", (char **) keywords, &server, &options)) {
+        return NULL;
+    }
+    retval = control_Watch(server, options);
+    if (PyErr_Occurred()) {
+        if (retval != NULL) free(retval);
+        return NULL;
+    }
+    py_retval = Py_BuildValue((char *) "s", retval);
+    free(retval);
+    return py_retval;
+}
+PyObject * _wrap__core_control_Watch(PyObject * PYBINDGEN_UNUSED(dummy), PyObject *args, PyObject *kwargs);
+
+
+PyObject *
 _wrap__core_control_WatchWorker(PyObject * PYBINDGEN_UNUSED(dummy), PyObject *args, PyObject *kwargs)
 {
     PyObject *py_retval;
@@ -287,6 +311,7 @@ static PyMethodDef _core_functions[] = {
     {(char *) "control_Stats", (PyCFunction) _wrap__core_control_Stats, METH_KEYWORDS|METH_VARARGS, "control_Stats(server)\n\ntype: server: int64_t" },
     {(char *) "control_Stop", (PyCFunction) _wrap__core_control_Stop, METH_KEYWORDS|METH_VARARGS, "control_Stop(server)\n\ntype: server: int64_t" },
     {(char *) "control_Version", (PyCFunction) _wrap__core_control_Version, METH_NOARGS, "control_Version()\n\n" },
+    {(char *) "control_Watch", (PyCFunction) _wrap__core_control_Watch, METH_KEYWORDS|METH_VARARGS, "control_Watch(server, options)\n\ntype: server: int64_t\ntype: options: char *" },
     {(char *) "control_WatchWorker", (PyCFunction) _wrap__core_control_WatchWorker, METH_KEYWORDS|METH_VARARGS, "control_WatchWorker(server, worker, pid)\n\ntype: server: int64_t\ntype: worker: int64_t\ntype: pid: int64_t" },
     {(char *) "control_WorkerGone", (PyCFunction) _wrap__core_control_WorkerGone, METH_KEYWORDS|METH_VARARGS, "control_WorkerGone(server, worker, options)\n\ntype: server: int64_t\ntype: worker: int64_t\ntype: options: char *" },
     {NULL, NULL, 0, NULL}

@@ -131,6 +131,20 @@ func control_Version() *C.char {
 	return C.CString(cret)
 }
 
+//export control_Watch
+func control_Watch(server C.longlong, options *C.char) *C.char {
+	_saved_thread := C.PyEval_SaveThread()
+	cret, __err := guard("Watch", func() (string, error) { return control.Watch(int(server), C.GoString(options)) })
+	C.PyEval_RestoreThread(_saved_thread)
+	if __err != nil {
+		estr := C.CString(__err.Error())
+		C.PyErr_SetString(C.PyExc_RuntimeError, estr)
+		C.free(unsafe.Pointer(estr))
+		return C.CString("")
+	}
+	return C.CString(cret)
+}
+
 //export control_WatchWorker
 func control_WatchWorker(server C.longlong, worker C.longlong, pid C.longlong) *C.char {
 	_saved_thread := C.PyEval_SaveThread()

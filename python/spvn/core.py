@@ -114,6 +114,10 @@ class Core:
         """
         self._functions.RemoveWorker(server, worker, json.dumps({"grace": grace}))
 
+    def condemn_worker(self, server: int, worker: int) -> None:
+        """Say that this worker is about to be killed for what its calls do: none of them is run again."""
+        self._functions.RemoveWorker(server, worker, json.dumps({"kill": True}))
+
     def worker_gone(self, server: int, worker: int) -> None:
         """A worker's process ended, or its loop is closed."""
         self._functions.WorkerGone(server, worker, "{}")
@@ -122,12 +126,9 @@ class Core:
         """Watch files (spvn.reload has the options); the event "files-changed" has the "paths"."""
         self._functions.Watch(server, json.dumps(options))
 
-    def drain(self, server: int, grace: float, delay: float = 0.0) -> None:
-        """Stop accepting and finish calls for `grace` seconds; the event "drained" says when.
-
-        For `delay` seconds before that all goes on, but the health check says 503.
-        """
-        self._functions.Drain(server, json.dumps({"grace": grace, "delay": delay} if delay else {"grace": grace}))
+    def drain(self, server: int, grace: float) -> None:
+        """Stop accepting and finish calls for `grace` seconds; the event "drained" says when."""
+        self._functions.Drain(server, json.dumps({"grace": grace}))
 
     def stop(self, server: int) -> None:
         """Close everything now; the event "stopped" is the last."""

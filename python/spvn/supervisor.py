@@ -136,12 +136,12 @@ class Supervisor(Host):
     async def _drain(self) -> None:
         assert self._core is not None and self._server is not None and self._loop is not None
         logger.info("Shutting down")
-        grace, delay = self._grace(), self.config.drain_delay
+        grace = self._grace()
         # Until the last call is answered workers that die are replaced: others may wait for them.
-        self._core.drain(self._server.server, grace, delay)
-        deadline = self._loop.time() + delay + grace
+        self._core.drain(self._server.server, grace)
+        deadline = self._loop.time() + grace
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._until("drained"), delay + grace + DRAIN_SLACK_SECONDS)
+            await asyncio.wait_for(self._until("drained"), grace + DRAIN_SLACK_SECONDS)
         self._serving = False
         for worker in list(self._workers.values()):
             if worker.state == "starting":
@@ -228,7 +228,8 @@ class Supervisor(Host):
             return
         self._workers[worker.id] = worker
         self._limits[worker.id] = Limits(self.config)
-        self._core.watch_worker(self._server.server, worker.id, worker.pid)
+        with contextlib.suppress(RuntimeError):  # a sandbox without pidfds; _on_exit says it too
+            self._core.watch_worker(self._server.server, worker.id, worker.pid)
 
     def _failed(self) -> None:
         """A worker failed to start: wait before the next attempt."""
@@ -352,6 +353,7 @@ class Supervisor(Host):
         assert self._loop is not None and self._core is not None and self._server is not None
         if worker.state == "exited" or worker.stalled_at != since:
             return
+        self._core.condemn_worker(self._server.server, worker.id)
         worker.kill(f"because its loop was blocked for {self._loop.time() - since:.1f} s (--timeout-worker-stall)")
 
     # Ends.
@@ -360,6 +362,9 @@ class Supervisor(Host):
         assert self._loop is not None and self._changed is not None
         was_ready = worker.ready_at is not None
         del self._workers[worker.id]
+        if self._core is not None and self._server is not None:
+            with contextlib.suppress(RuntimeError):  # it has seen it by itself, as a rule
+                self._core.worker_gone(self._server.server, worker.id)
         self._limits.pop(worker.id, None)
         expected = worker.stopped or worker.unwanted
         if self._serving and not worker.retired:

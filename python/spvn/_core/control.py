@@ -71,6 +71,13 @@ def Version() -> str:
     return _core.control_Version()
 
 
+def Watch(server: int, options: str) -> str:
+    """Watch tells of files that change: the event "files-changed" with their "paths". options
+    has "dirs", "includes", "excludes", "exclude_dirs" and "delay" (package watch).
+    """
+    return _core.control_Watch(server, options)
+
+
 def WatchWorker(server: int, worker: int, pid: int) -> str:
     """WatchWorker tells the core which process runs a worker. When that ends, what it had
     written is still sent, its unclaimed calls go to others, those that it had begun run
