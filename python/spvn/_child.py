@@ -23,6 +23,7 @@ import json
 import logging
 import os
 import pickle
+import select
 import signal
 import sys
 import threading
@@ -172,8 +173,10 @@ class _Child:
 
     def _watch_core(self) -> None:
         """In a thread: wait until the core's process is gone, then see to it that this one goes too."""
-        with contextlib.suppress(OSError):
-            os.read(self._launch.descriptors.death, 1)
+        poll = select.poll()
+        # Not a read: uvloop makes descriptors non-blocking, and the workers share what is behind this one.
+        poll.register(self._launch.descriptors.death, select.POLLIN)
+        poll.poll()
         # The loop sees it too, if it can.
         if self._loop is not None:
             threading.Event().wait(_ORPHAN_EXIT_SECONDS)

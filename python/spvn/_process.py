@@ -154,7 +154,7 @@ class WorkerProcess:
             if text and not part:
                 break
             text += part
-        return text.decode("utf-8", "replace").strip()
+        return _app_stacks(text.decode("utf-8", "replace"))
 
     def how_it_ended(self) -> str:
         """The signal or the exit code, in words."""
@@ -229,6 +229,13 @@ class WorkerProcess:
                     break
                 parts.append(part)
         return b"".join(parts)
+
+
+def _app_stacks(text: str) -> str:
+    """What faulthandler wrote, without spvn's own thread, the thread that took the signal first."""
+    stacks = [stack.strip() for stack in text.split("\n\n")]
+    stacks = [stack for stack in stacks if stack and " in _watch_core\n" not in stack]
+    return "\n\n".join(sorted(stacks, key=lambda stack: not stack.startswith("Current")))
 
 
 def _launch_file(launch: Launch) -> BinaryIO:

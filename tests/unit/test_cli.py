@@ -53,7 +53,7 @@ def test_bad_env_file(tmp_path: Path) -> None:
         (["a:b", "c:d"], "'c:d' is too much: one APP is served."),
         (["a:b", "--port"], "--port: expected one argument"),
         (["a:b", "--port", "x"], "--port: 'x' is not a whole number"),
-        (["a:b", "--workers", "2"], "--workers: 2 is not available in this version"),
+        (["a:b", "--workers", "0"], "--workers: 0 is too small: 1 or more"),
         (["a:b", "--ssl-keyfile", "k"], "--ssl-keyfile: TLS is not available in this version; "
          "let a proxy in front of spvn do it"),
         (["a:b", "--log-config", "no.json"], "--log-config: no.json: [Errno 2] No such file or directory: 'no.json'"),

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         Stats,
         Stop,
         Version,
+        Watch,
+        WatchWorker,
         WorkerGone,
     )
 
@@ -38,6 +40,8 @@ __all__ = [
     "Stats",
     "Stop",
     "Version",
+    "Watch",
+    "WatchWorker",
     "WorkerGone",
 ]
 
