@@ -9,12 +9,11 @@ import (
 	"spvn/gosrc/observe"
 )
 
-// Geometry of the links, as far as the sizes of records hang on it.
+// Sizes of records that hang on the links' geometry.
 const (
-	inboxSize    = 1 << 20
-	maxStart     = inboxSize / 4
-	inboxReserve = inboxSize / 8 // kept for control records
-	inboxRoomy   = inboxSize / 2 // call starts are written again once less is unread
+	maxStart     = link.InboxSize/4 - link.RecordHeaderSize
+	inboxReserve = link.InboxSize / 8 // kept for control records
+	inboxRoomy   = link.InboxSize / 2 // call starts are written again once less is unread
 )
 
 var errRecord = errors.New("a record's payload does not fit its length")

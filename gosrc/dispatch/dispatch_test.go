@@ -293,6 +293,29 @@ func TestUploadIsForwardedAfterTheClaimAndAsTheAppReceives(t *testing.T) {
 	}
 }
 
+func TestLargeHeadWithALargeBodyAtOnce(t *testing.T) {
+	b := newBench(t, nil)
+	w := b.worker(1)
+	r := request()
+	r.Fields = append(r.Fields, call.Field{Name: []byte("x-large"), Value: make([]byte, 90<<10)})
+	r.Body = make([]byte, 60<<10)
+	a := b.start(r)
+	b.turn()
+	begun := w.read(t, 1, b.now)
+	if len(begun) != 1 || begun[0].flags&link.FlagLast != 0 || begun[0].body != 0 {
+		t.Fatalf("got %+v; want a start without its body", begun)
+	}
+	w.write(link.WantBody, 0, begun[0].id, nil)
+	b.turn()
+	w.read(t, 10, b.now)
+	if begun[0].body != 60<<10 || !strings.HasSuffix(w.log[len(w.log)-1], " 1") {
+		t.Errorf("got %d bytes of body, %v; want all of it and its end", begun[0].body, w.log)
+	}
+	r.Fields = append(r.Fields, r.Fields[1])
+	b.start(r).said(t, "fail 431")
+	a.said(t, "continue")
+}
+
 func TestLeave(t *testing.T) {
 	for _, when := range []string{"queued", "offered", "claimed unseen", "claimed", "answering"} {
 		t.Run(when, func(t *testing.T) {

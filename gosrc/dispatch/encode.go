@@ -8,8 +8,9 @@ import (
 	"spvn/gosrc/link"
 )
 
-// appendStart appends the payload of a call start record to b.
-func appendStart(b []byte, r *call.Request) []byte {
+// appendStart appends the payload of a call start record to b, with the first part of the
+// body.
+func appendStart(b []byte, r *call.Request, body []byte) []byte {
 	at := len(b)
 	b = append(b, make([]byte, link.CallFixedSize)...)
 	b = append(b, r.Method...)
@@ -27,7 +28,7 @@ func appendStart(b []byte, r *call.Request) []byte {
 		b = append(b, f.Value...)
 	}
 	fieldBytes := len(b) - fieldsAt
-	b = append(b, r.Body...)
+	b = append(b, body...)
 
 	fixed := b[at : at+link.CallFixedSize]
 	fixed[link.CallScheme] = byte(r.Scheme)
@@ -37,7 +38,7 @@ func appendStart(b []byte, r *call.Request) []byte {
 	binary.LittleEndian.PutUint32(fixed[link.CallRawPathLength:], uint32(len(r.RawPath)))
 	binary.LittleEndian.PutUint32(fixed[link.CallQueryLength:], uint32(len(r.Query)))
 	binary.LittleEndian.PutUint32(fixed[link.CallFieldCount:], uint32(len(r.Fields)))
-	binary.LittleEndian.PutUint32(fixed[link.CallBodyLength:], uint32(len(r.Body)))
+	binary.LittleEndian.PutUint32(fixed[link.CallBodyLength:], uint32(len(body)))
 	binary.LittleEndian.PutUint16(fixed[link.CallClientHostLength:], uint16(len(r.Client.Host)))
 	binary.LittleEndian.PutUint16(fixed[link.CallServerHostLength:], uint16(len(r.Server.Host)))
 	binary.LittleEndian.PutUint32(fixed[link.CallClientPort:], uint32(r.Client.Port))
@@ -46,10 +47,10 @@ func appendStart(b []byte, r *call.Request) []byte {
 	return b
 }
 
-// startFlags are the flags of a call start record.
-func startFlags(r *call.Request) uint16 {
+// startFlags are the flags of a call start record. whole: it has the whole body.
+func startFlags(r *call.Request, whole bool) uint16 {
 	flags := uint16(0)
-	if r.BodyLast {
+	if whole {
 		flags |= link.FlagLast
 	} else {
 		flags |= link.FlagWantBody

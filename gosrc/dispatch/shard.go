@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"spvn/gosrc/call"
-	"spvn/gosrc/link"
 	"spvn/gosrc/observe"
 )
 
@@ -40,17 +39,22 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 	c := s.newCall()
 	c.answer = a
 	c.arrived = s.now
-	c.start = appendStart(c.start[:0], r)
-	c.flags = startFlags(r)
+	c.start = appendStart(c.start[:0], r, r.Body)
 	c.bodyLast, c.forwarded = r.BodyLast, r.BodyLast
-	if !r.BodyLast {
+	if len(c.start) > maxStart && len(r.Body) > 0 {
+		// A large head and a large body that came at once: the body follows in its own records.
+		c.start = appendStart(c.start[:0], r, nil)
+		c.body = append(c.body, r.Body...)
+		c.forwarded = false
+	} else if !r.BodyLast {
 		c.outstanding = len(r.Body)
 	}
+	c.flags = startFlags(r, c.forwarded)
 	s.counters.Add(observe.CallsArrived, 1)
 	s.counters.Add(observe.CallsInFlight, 1)
 	inFlight := d.inFlight.Add(1)
 	switch {
-	case len(c.start)+link.RecordHeaderSize > maxStart:
+	case len(c.start) > maxStart:
 		return s.refuse(c, observe.RefusedHeadTooLarge, 431, "The request's head is too large.", 0)
 	case d.settings.Concurrency > 0 && inFlight > int64(d.settings.Concurrency):
 		return s.refuse(c, observe.RefusedLimit, 503, "The server is at its limit of concurrent calls.", d.settings.RetryAfter)

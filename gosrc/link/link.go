@@ -27,10 +27,16 @@ type Geometry struct {
 	OutboxSize int // bytes, a power of two
 }
 
-// DefaultGeometry is what a server uses: 32,768 calls in flight for each loop and worker,
-// and rings that hold a burst and still stay in a core's cache while traffic is light.
+// Sizes of a server's rings: a quarter takes the largest head that the usual limits admit,
+// and the whole stays in a core's cache.
+const (
+	InboxSize  = 512 << 10
+	OutboxSize = 512 << 10
+)
+
+// DefaultGeometry is what a server uses: 32,768 calls in flight for each loop and worker.
 func DefaultGeometry(loops int) Geometry {
-	return Geometry{Loops: loops, Slots: 32768, InboxSize: 1 << 20, OutboxSize: 1 << 20}
+	return Geometry{Loops: loops, Slots: 32768, InboxSize: InboxSize, OutboxSize: OutboxSize}
 }
 
 const page = 4096
