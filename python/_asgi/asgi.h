@@ -150,7 +150,6 @@ void link_control_due(Link *link);
 void link_report(Link *link, PyObject *kind, PyObject *exception, Call *call);
 /* Takes the link away from its calls. The memory goes once no drain is on the stack. */
 void link_detach(Link *link);
-void link_unmap(Link *link);
 /* Has the loop call a method without arguments at its next turn. */
 int link_call_soon(Link *link, PyMethodDef *method);
 
@@ -160,6 +159,16 @@ static inline uint64_t monotonic_ns(void)
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
+
+/* attach.c */
+
+/* Maps the memory and finds the rings in it; loop_bells is a tuple. */
+int link_map(Link *link, int memfd, PyObject *loop_bells);
+/* Takes what it needs of the event loop. */
+int link_bind(Link *link, PyObject *loop);
+void link_unmap(Link *link);
+/* Frees what link_map made but the mapping. */
+void link_free(Link *link);
 
 /* drain.c */
 
@@ -362,13 +371,7 @@ PyObject *receive_pop(Call *call, bool *last);
 void receive_clear(Call *call);
 void call_credit(Call *call, uint64_t bytes);
 
-/* send.c */
-
-typedef enum { SENT, SENT_HELD, SENT_YIELD, SENT_ERROR = -1 } SendResult;
-
-PyObject *call_send(PyObject *self, PyObject *message);
-/* Sends a message of any type. */
-SendResult send_message(Call *call, PyObject *message);
+/* message.c */
 
 /* A message and the items that most have, NULL where there is none; owned but for dict. */
 typedef struct {
@@ -376,6 +379,21 @@ typedef struct {
     PyObject *type, *status, *headers, *trailers, *body, *more_body;
 } Message;
 
+void message_read(Message *message, State *state, PyObject *dict);
+void message_clear(Message *message);
+/* Another item: a new reference, or NULL: raised if PyErr_Occurred(), else there is none. */
+PyObject *message_get(const Message *message, PyObject *key);
+/* Whether an item is there and true; -1 raised. */
+int item_true(PyObject *item);
+bool text_is(PyObject *text, const char *expected);
+
+/* send.c */
+
+typedef enum { SENT, SENT_HELD, SENT_YIELD, SENT_ERROR = -1 } SendResult;
+
+PyObject *call_send(PyObject *self, PyObject *message);
+/* Sends a message of any type. */
+SendResult send_message(Call *call, PyObject *message);
 SendResult send_start(Call *call, const Message *message, const char *what);
 SendResult send_body(Call *call, const Message *message, const char *what);
 SendResult send_answer(Call *call, unsigned status, const Fields *fields, bool last);
@@ -387,9 +405,12 @@ int send_check(Call *call, uint8_t answer, uint8_t ws);
 bool send_must_yield(Call *call);
 /* The answer is complete. */
 void send_complete(Call *call);
-/* Another item: a new reference, or NULL: raised if PyErr_Occurred(), else there is none. */
-PyObject *message_get(const Message *message, PyObject *key);
-bool text_is(PyObject *text, const char *expected);
+
+/* extensions.c */
+
+SendResult send_trailers(Call *call, const Message *message);
+SendResult send_early_hint(Call *call, const Message *message);
+SendResult send_path(Call *call, const Message *message);
 
 /* websocket.c */
 

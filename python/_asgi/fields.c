@@ -146,12 +146,14 @@ int fields_append(Fields *fields, PyObject *name, PyObject *value, const char *w
     NameKind kind = name_kind(name_bytes, name_length);
     field.mixed = kind == NAME_MIXED;
     if (kind == NAME_BAD) {
-        PyErr_Format(PyExc_RuntimeError, "Invalid HTTP header name %R in '%s': a name is made of letters, digits and !#$%%&'*+-.^_`|~.",
+        PyErr_Format(PyExc_RuntimeError,
+                     "Invalid HTTP header name %R in '%s': a name is made of letters, digits and !#$%%&'*+-.^_`|~.",
                      field.name, what);
         goto failed;
     }
     if (!is_value(value_bytes, value_length)) {
-        PyErr_Format(PyExc_RuntimeError, "Invalid HTTP header value %R of %R in '%s': a value has no control characters (CR, LF, NUL).",
+        PyErr_Format(PyExc_RuntimeError,
+                     "Invalid HTTP header value %R of %R in '%s': a value has no control characters (CR, LF, NUL).",
                      field.value, field.name, what);
         goto failed;
     }

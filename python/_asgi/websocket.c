@@ -160,7 +160,8 @@ static SendResult close_open(Call *call, const Message *message)
     SendResult result = SENT_ERROR;
     Py_ssize_t length = PyBytes_GET_SIZE(reason);
     if (length > LONGEST_REASON) {
-        PyErr_Format(PyExc_RuntimeError, "'reason' in '%s' must have at most %d bytes of UTF-8, got %zd.", what, LONGEST_REASON, length);
+        PyErr_Format(PyExc_RuntimeError, "'reason' in '%s' must have at most %d bytes of UTF-8, got %zd.", what,
+                     LONGEST_REASON, length);
     } else if (send_check(call, call->answer, WS_OPEN) == 0) {
         uint8_t fixed[8 + LONGEST_REASON] = {0};
         Fields none;
