@@ -55,6 +55,7 @@ type Config struct {
 	AccessLogFD     *int   `json:"access_log_fd"`
 	AccessLogColors bool   `json:"access_log_colors"`
 	ControlSocket   string `json:"control_socket"`
+	ProfileCore     string `json:"profile_core"`
 }
 
 func parseConfig(text string) (*Config, error) {

@@ -35,7 +35,9 @@ type server struct {
 	bells    []int  // of the loops
 	death    [2]int // a pipe whose write end only this process has
 	logs     logs
-	geometry link.Geometry
+	// stopProfile ends --profile-core; nil without it.
+	stopProfile func()
+	geometry    link.Geometry
 
 	mu         sync.Mutex
 	listeners  []*listen.Listener       // guarded by mu
@@ -109,6 +111,9 @@ func newServer(c *Config) (s *server, err error) {
 		s.bells = append(s.bells, bell)
 		s.loops = append(s.loops, loop)
 		undo = append(undo, func() { loop.Start(); loop.Stop() }) // its end closes its descriptors
+	}
+	if err = s.startProfile(); err != nil {
+		return nil, err
 	}
 	for _, loop := range s.loops {
 		loop.Post(func() { s.listen(loop) })
@@ -303,6 +308,9 @@ func (s *server) stop() {
 		s.shared.Close()
 		s.releaseWorkers()
 		s.closeDeath()
+		if s.stopProfile != nil {
+			s.stopProfile()
+		}
 		s.closeLogs()
 		s.events.add(event{Event: "stopped"})
 	})

@@ -298,6 +298,14 @@ class Config:
     )
     access_log: bool = _pair(True, LOGGING, "Log every answer to standard output.", core=True)
     use_colors: bool | None = _pair(None, LOGGING, "Colour the logs.", none="on a terminal")
+    profile_core: str | None = option(
+        None,
+        LOGGING,
+        "Write a CPU profile of the core to this file until the end, for `go tool pprof`.",
+        metavar="FILE",
+        none="off",
+        core=True,
+    )
     control_socket: str | None = option(
         None, LOGGING, "Answer with the counters, as JSON, on this unix socket.", metavar="PATH", none="off", core=True
     )

@@ -42,7 +42,7 @@ def test_what_the_core_gets() -> None:
     assert {"bind", "uds", "fd", "host", "port", "backlog", "io_threads", "limit_request_line", "limit_header_bytes",
             "limit_header_count", "limit_body", "limit_concurrency", "limit_connections", "timeout_header", "timeout_body",
             "timeout_keep_alive", "timeout_write", "timeout_graceful_shutdown", "timeout_queue", "server_header",
-            "date_header", "headers", "proxy_headers", "forwarded_allow_ips", "access_log", "control_socket", "root_path",
+            "date_header", "headers", "proxy_headers", "forwarded_allow_ips", "access_log", "control_socket", "profile_core", "root_path",
             "timeout_worker_start", "stall_warning", "retry_safe", "version"} == values.keys()  # fmt: skip
 
 
