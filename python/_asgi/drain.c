@@ -33,7 +33,8 @@ static bool claim(Link *link, uint64_t id, uint64_t now)
     uint8_t *slot = link->slot_table + (size_t)(uint32_t)id * SPVN_SLOT_SIZE;
     uint64_t generation = id & ~(uint64_t)UINT32_MAX;
     uint64_t offered = generation | SPVN_SLOT_OFFERED;
-    *(_Atomic uint64_t *)(void *)(slot + SPVN_SLOT_CLAIMED_AT) = now;
+    /* Ordered by the exchange: who sees the claim sees its time. */
+    atomic_store_explicit((_Atomic uint64_t *)(void *)(slot + SPVN_SLOT_CLAIMED_AT), now, memory_order_relaxed);
     return atomic_compare_exchange_strong((_Atomic uint64_t *)(void *)(slot + SPVN_SLOT_WORD), &offered,
                                           generation | SPVN_SLOT_CLAIMED);
 }

@@ -6,7 +6,7 @@
  *   - The cursors in shared memory are only mirrors: each side believes its own copy.
  *   - A flag is stored before the other side's cursor is looked at again, and a cursor
  *     before the other side's flag, all sequentially consistent (the _Atomic operators
- *     are): with anything weaker both sides can miss each other and a wake-up is lost.
+ *     and the fence are): with anything weaker both sides can miss each other and a wake-up is lost.
  */
 #ifndef SPVN_RING_H
 #define SPVN_RING_H
@@ -196,7 +196,7 @@ static inline void outbox_publish(Outbox *out)
 {
     if (out->published != out->next) {
         out->published = out->next;
-        *out->ring.head = out->next;
+        atomic_store_explicit(out->ring.head, out->next, memory_order_release); /* ordered by outbox_ring */
         out->bell_due = true;
     }
 }
@@ -206,6 +206,9 @@ static inline void outbox_ring(Outbox *out)
 {
     if (out->bell_due) {
         out->bell_due = false;
+        /* Between all heads stored so far and the look at the flag: a drain pays for one
+         * fence and not for one at each call. */
+        atomic_thread_fence(memory_order_seq_cst);
         if (*out->ring.sleeping != 0 && atomic_exchange(out->ring.sleeping, 0) != 0) {
             ring_bell(out->bell);
         }
