@@ -45,6 +45,10 @@ type Config struct {
 	StallWarning            float64 `json:"stall_warning"`
 	RetrySafe               bool    `json:"retry_safe"`
 
+	PriorityPaths   []string `json:"priority_paths"`
+	HealthCheckPath string   `json:"health_check_path"`
+	LivenessPath    string   `json:"liveness_path"`
+
 	ServerHeader      bool        `json:"server_header"`
 	DateHeader        bool        `json:"date_header"`
 	Headers           [][2]string `json:"headers"`

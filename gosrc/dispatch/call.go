@@ -46,6 +46,9 @@ type Call struct {
 	fed       bool // more of the body was forwarded than its start had
 	dismissed bool // DISCONNECT is due although the client is there
 	blocked   bool // waits in port.blocked for room in the inbox
+
+	priority bool // of a priority path: it goes ahead of the queue and of the window
+	old      bool // held for so long that admission does not count it
 }
 
 var _ call.Call = (*Call)(nil)
@@ -98,6 +101,7 @@ func (c *Call) Leave() {
 		return
 	case c.state == queued:
 		s.unqueue(c)
+		s.patience.gaveUp(s.now - c.arrived)
 		s.end(c, left, observe.CallsLeft)
 		s.recycle(c)
 	case c.state == offered && c.port.slots.TakeBack(c.slot, c.generation):

@@ -39,6 +39,11 @@ type Settings struct {
 	// Concurrency bounds the calls in flight; more are refused. 0: no bound.
 	Concurrency int
 	RetryAfter  int // seconds, in the 503s
+	// PriorityPaths go ahead of the queue and of the workers' windows and are refused for
+	// nothing but that no worker becomes ready. Paths here are exact and percent-decoded.
+	PriorityPaths []string
+	// HealthCheckPath and LivenessPath are answered by the core itself; empty: none.
+	HealthCheckPath, LivenessPath string
 	// RetrySafe runs a call again whose worker ended, once, if its method is safe and
 	// nothing of its answer is out.
 	RetrySafe bool
@@ -75,11 +80,15 @@ type Dispatch struct {
 	waiting  atomic.Int64 // calls in the queues of all shards
 	bytes    atomic.Int64 // their bytes
 	draining atomic.Bool
+
+	paths   map[string]pathClass // what is not ordinary
+	lengths uint64               // a bit for each length of a path in it, modulo 64
 }
 
 // New makes the dispatch of one server. counters has one entry for each loop.
 func New(settings Settings, counters []*observe.Shard) *Dispatch {
 	d := &Dispatch{settings: settings}
+	d.classify()
 	for i := range settings.Loops {
 		d.shards = append(d.shards, &Shard{dispatch: d, index: i, counters: counters[i]})
 	}

@@ -12,6 +12,7 @@ import "spvn/gosrc/observe"
 //	               ├── refused (the core answers, the app is untouched)
 //	               └──────────┴───────────┴────────────┴──► failed, left
 //
+// (a health check goes from queued to answered: the core itself is who answers)
 // so that at the end of every wake-up
 //
 //	arrived = answered + refused + failed + left + in flight.
@@ -49,7 +50,7 @@ var moves = [states][states]observe.Counter{
 
 // ends says from where a call may come to each of its ends; the reason is the counter.
 var ends = [states][states]bool{
-	queued:    {refused: true, failed: true, left: true},
+	queued:    {answered: true, refused: true, failed: true, left: true},
 	offered:   {refused: true, failed: true, left: true},
 	claimed:   {failed: true, left: true},
 	answering: {answered: true, failed: true, left: true},

@@ -46,12 +46,9 @@ type port struct {
 	rung     bool
 	dead     bool
 
-	// Admission.
-	held       int     // slots taken
-	reruns     int     // of them, calls that run for the second time
-	window     float64 // how many may be
-	worstDelay int64   // from offer to claim since the last tick
-	claims     int     // since the last tick
+	held   int // slots taken
+	reruns int // of them, calls that run for the second time
+	admission
 
 	// Stalls.
 	markTail     uint64 // what moves as long as the worker's loop does: its place in the inbox
@@ -69,7 +66,10 @@ type offer struct {
 
 func newPort(s *Shard, w *Worker) *port {
 	l := w.Link.Port(s.index)
-	return &port{shard: s, worker: w, inbox: l.Inbox, outbox: l.Outbox, slots: l.Slots, window: firstWindow, markedAt: s.now}
+	return &port{
+		shard: s, worker: w, inbox: l.Inbox, outbox: l.Outbox, slots: l.Slots,
+		admission: admission{window: firstWindow, steeredAt: s.now}, markedAt: s.now,
+	}
 }
 
 // offer puts the call's start into the inbox. false: there is no room now.
@@ -100,6 +100,7 @@ func (p *port) offer(c *Call) bool {
 	c.port, c.slot, c.generation, c.offered = p, slot, generation, p.shard.now
 	p.offers = append(p.offers, offer{c, slot, generation})
 	p.unclaimed++
+	p.probing = p.probing && float64(p.active()) < p.window
 	p.hold(1)
 	if c.again {
 		p.reruns++

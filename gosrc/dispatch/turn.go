@@ -83,7 +83,7 @@ func (s *Shard) Arm() (limit time.Duration, ok bool) {
 
 // schedule sets the time of the next tick, if there is anything to look at.
 func (s *Shard) schedule() {
-	waiting, holding := s.queue.live > 0 || s.again.live > 0, false
+	waiting, holding := s.queue.live > 0 || s.urgent.live > 0 || s.again.live > 0, false
 	for _, p := range s.ports {
 		waiting = waiting || p.unclaimed > 0 || p.stalledSince != 0
 		holding = holding || p.held > 0
@@ -129,7 +129,9 @@ func (s *Shard) tick() {
 	case s.noWorkerSince == 0:
 		s.noWorkerSince = s.now
 	}
+	s.patience.judge(s.now)
 	s.expire(&s.queue, usable)
+	s.expire(&s.urgent, usable)
 	s.expire(&s.again, usable)
 }
 
@@ -146,7 +148,7 @@ func (s *Shard) expire(q *queue, usable bool) {
 		case noWorker:
 			s.unqueue(c)
 			s.refuse(c, observe.RefusedNoWorker, 503, "No worker is ready.", settings.RetryAfter)
-		case settings.QueueTimeout > 0 && time.Duration(s.clock-c.queuedAt) > settings.QueueTimeout:
+		case settings.QueueTimeout > 0 && q != &s.urgent && time.Duration(s.clock-c.queuedAt) > settings.QueueTimeout:
 			s.unqueue(c)
 			s.refuse(c, observe.RefusedQueueTimeout, 503, "The server is overloaded.", settings.RetryAfter)
 		default:

@@ -30,6 +30,7 @@ type Worker struct {
 	held  atomic.Int64 // slots taken, over all loops
 
 	noRetry atomic.Bool
+	stalled atomic.Int64 // since when its loop stands still, 0: it moves
 }
 
 // NewWorker makes a worker that is starting. It takes over one use of l.
