@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -135,23 +136,26 @@ func loopCount(asked int) int {
 
 func (s *server) dispatchSettings(loops int) dispatch.Settings {
 	settings := dispatch.Settings{
-		Loops:           loops,
-		QueueCalls:      dispatch.DefaultQueueCalls,
-		QueueBytes:      dispatch.DefaultQueueBytes,
-		QueueTimeout:    seconds(s.config.TimeoutQueue),
-		WorkerTimeout:   seconds(s.config.TimeoutWorkerStart),
-		Concurrency:     orZero(s.config.LimitConcurrency),
-		RetryAfter:      1,
-		RetrySafe:       s.config.RetrySafe,
-		PriorityPaths:   s.config.PriorityPaths,
-		HealthCheckPath: s.config.HealthCheckPath,
-		LivenessPath:    s.config.LivenessPath,
-		StallWarning:    seconds(s.config.StallWarning),
-		Stalled:         s.stalled,
-		Recovered:       s.recovered,
-		Corrupt:         s.corrupt,
-		Control:         s.fromWorker,
-		Log:             s.logLine,
+		Loops:            loops,
+		QueueCalls:       dispatch.DefaultQueueCalls,
+		QueueBytes:       dispatch.DefaultQueueBytes,
+		QueueTimeout:     seconds(s.config.TimeoutQueue),
+		WorkerTimeout:    seconds(s.config.TimeoutWorkerStart),
+		Concurrency:      orZero(s.config.LimitConcurrency),
+		RetryAfter:       1,
+		RetrySafe:        s.config.RetrySafe,
+		RequestTimeout:   seconds(s.config.TimeoutRequest),
+		FirstByteTimeout: seconds(s.config.TimeoutFirstByte),
+		DeadlineField:    strings.ToLower(s.config.DeadlineHeader),
+		PriorityPaths:    s.config.PriorityPaths,
+		HealthCheckPath:  s.config.HealthCheckPath,
+		LivenessPath:     s.config.LivenessPath,
+		StallWarning:     seconds(s.config.StallWarning),
+		Stalled:          s.stalled,
+		Recovered:        s.recovered,
+		Corrupt:          s.corrupt,
+		Control:          s.fromWorker,
+		Log:              s.logLine,
 	}
 	if s.logs.access != nil {
 		settings.Access = s.access

@@ -47,6 +47,12 @@ type Call struct {
 	dismissed bool // DISCONNECT is due although the client is there
 	blocked   bool // waits in port.blocked for room in the inbox
 
+	// Deadlines (0: none); see deadlines.go.
+	answerBy, beginBy, dueAt int64
+	dueNext, duePrev         *Call
+	dueSlot                  uint16
+	inWheel, clientDeadline  bool
+
 	priority bool // of a priority path: it goes ahead of the queue and of the window
 	old      bool // held for so long that admission does not count it
 }

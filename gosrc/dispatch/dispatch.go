@@ -39,6 +39,11 @@ type Settings struct {
 	// Concurrency bounds the calls in flight; more are refused. 0: no bound.
 	Concurrency int
 	RetryAfter  int // seconds, in the 503s
+	// RequestTimeout ends a call that is not answered whole by then, FirstByteTimeout one whose
+	// answer has not begun, counted from its arrival: 504. 0: never. A client may shorten
+	// the first in the field called DeadlineField (in lower case; empty: it may not).
+	RequestTimeout, FirstByteTimeout time.Duration
+	DeadlineField                    string
 	// PriorityPaths go ahead of the queue and of the workers' windows and are refused for
 	// nothing but that no worker becomes ready. Paths here are exact and percent-decoded.
 	PriorityPaths []string
@@ -82,6 +87,7 @@ type Dispatch struct {
 	draining atomic.Bool
 
 	paths   map[string]pathClass // what is not ordinary
+	timed   bool                 // some call may have a deadline
 	lengths uint64               // a bit for each length of a path in it, modulo 64
 }
 
@@ -89,6 +95,7 @@ type Dispatch struct {
 func New(settings Settings, counters []*observe.Shard) *Dispatch {
 	d := &Dispatch{settings: settings}
 	d.classify()
+	d.timed = settings.RequestTimeout > 0 || settings.FirstByteTimeout > 0 || settings.DeadlineField != ""
 	for i := range settings.Loops {
 		d.shards = append(d.shards, &Shard{dispatch: d, index: i, counters: counters[i]})
 	}

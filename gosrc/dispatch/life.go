@@ -75,6 +75,9 @@ func (s *Shard) end(c *Call, to state, reason observe.Counter) {
 			return
 		}
 	}
+	if c.inWheel {
+		s.disarm(c)
+	}
 	s.counters.Add(reason, 1)
 	s.counters.Dec(observe.CallsInFlight)
 	s.dispatch.inFlight.Add(-1)

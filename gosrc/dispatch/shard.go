@@ -30,7 +30,8 @@ type Shard struct {
 	fields []call.Field
 	line   AccessLine
 
-	refusals map[observe.Counter]*refusalLog
+	deadlines *deadlines // nil until a call has one
+	refusals  map[observe.Counter]*refusalLog
 
 	noWorkerSince int64 // since when no worker could take calls, 0: one can
 }
@@ -54,6 +55,9 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 		c.outstanding = len(r.Body)
 	}
 	c.flags = startFlags(r, c.forwarded)
+	if d.timed {
+		s.setDeadlines(c, r)
+	}
 	s.counters.Add(observe.CallsArrived, 1)
 	s.counters.Add(observe.CallsInFlight, 1)
 	inFlight := d.inFlight.Add(1)

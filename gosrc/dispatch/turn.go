@@ -38,6 +38,11 @@ func (s *Shard) Turn() (progress bool) {
 		s.nextTick = 0
 		s.tick()
 	}
+	if s.deadlines != nil && s.deadlines.count > 0 && s.deadlines.tick*deadlineTick <= s.now {
+		if s.turnDeadlines() {
+			progress = true // answers, and news for the workers, have to leave
+		}
+	}
 	s.offerWaiting()
 	s.schedule()
 	return progress
@@ -75,6 +80,11 @@ func (s *Shard) Arm() (limit time.Duration, ok bool) {
 	s.schedule()
 	if s.nextTick != 0 {
 		if left := max(time.Duration(s.nextTick-s.now), time.Millisecond); limit == 0 || left < limit {
+			limit = left
+		}
+	}
+	if s.deadlines != nil && s.deadlines.count > 0 {
+		if left := max(time.Duration(s.deadlines.next()-s.now), time.Millisecond); limit == 0 || left < limit {
 			limit = left
 		}
 	}

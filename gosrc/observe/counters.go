@@ -42,6 +42,10 @@ const (
 	Failed504 // end: the worker took too long
 	FailedCut // end: the answer had begun; the connection was cut
 
+	TimedOutRequest   // --timeout-request passed
+	TimedOutFirstByte // --timeout-first-byte passed
+	TimedOutClient    // what --deadline-header allowed passed
+
 	CallsInFlight  // gauge: arrived and not ended
 	CallsWaiting   // gauge: in the queue
 	CallsHeld      // gauge: offered, claimed or abandoned: a worker's slot is taken
@@ -125,6 +129,10 @@ var counterNames = [NumCounters]string{
 	Failed502: "calls.failed_by.502",
 	Failed504: "calls.failed_by.504",
 	FailedCut: "calls.failed_by.cut",
+
+	TimedOutRequest:   "calls.timed_out.request",
+	TimedOutFirstByte: "calls.timed_out.first_byte",
+	TimedOutClient:    "calls.timed_out.deadline_header",
 
 	CallsInFlight:  "calls.in_flight",
 	CallsWaiting:   "calls.waiting",
