@@ -251,7 +251,7 @@ func (s *server) onLoops(f func(i int)) {
 }
 
 // drain finishes what was begun; see Drain.
-func (s *server) drain(grace time.Duration) {
+func (s *server) drain(delay, grace time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining || s.stopping {
@@ -259,13 +259,17 @@ func (s *server) drain(grace time.Duration) {
 	}
 	s.draining = true
 	go s.guard("drain", func() {
+		look := time.NewTicker(drainLook)
+		defer look.Stop()
+		s.dispatch.Announce()
+		for begin := time.Now(); time.Since(begin) < delay && !s.isStopping(); {
+			<-look.C
+		}
 		deadline := time.Now().Add(grace)
 		s.dispatch.Drain()
 		s.unlinkListeners() // whoever connects from now on should find our successor
 		s.onLoops(func(i int) { s.loops[i].Drain() })
 		s.closeListeners()
-		look := time.NewTicker(drainLook)
-		defer look.Stop()
 		for !s.quiet() && time.Now().Before(deadline) && !s.isStopping() {
 			<-look.C
 		}

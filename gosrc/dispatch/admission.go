@@ -34,6 +34,8 @@ const (
 
 	kneeAfter = 100 * time.Millisecond // of lateness, before the loop's capacity is believed
 	kneeFor   = 10 * time.Second       // without lateness, after which it is forgotten
+	trustLost = 0.97                   // the knee is trusted less for each tick that is late
+	trustWon  = 0.05                   // and more for each that is prompt
 )
 
 // admission is a port's window and what it is steered by.
@@ -44,7 +46,6 @@ type admission struct {
 	worstDelay int64   // from offer to claim since the last tick
 	claims     int     // since the last tick
 	ended      int     // calls that the worker was done with since the last tick
-	endedTime  int64   // the sum of the times from their offers
 
 	steeredAt int64
 	lookedAt  int64   // when old calls were last looked for
@@ -52,6 +53,7 @@ type admission struct {
 	lateTime  float64 // ns that it was late, and
 	lateEnded float64 // calls that it was done with meanwhile; both fade
 	calm      float64 // ns that a call takes while the loop is not late
+	trust     float64 // in the knee, 0 to 1
 	creptAt   int64   // when the window last grew beyond the knee
 }
 
@@ -75,32 +77,30 @@ func (p *port) steer() {
 		a.lateAt = now
 		const fade = 0.99 // a tick; half of it is gone after 700 ms
 		a.lateTime, a.lateEnded = fade*a.lateTime+elapsed, fade*a.lateEnded+float64(a.ended)
-		a.window = max(leastWindow, shrinkTo*min(a.window, active))
+		floor := max(leastWindow, a.trust*a.knee(now))
+		a.window = min(a.window, max(floor, shrinkTo*min(a.window, active)))
+		a.trust *= trustLost
 	case worst < int64(promptDelay) && a.claims > 0:
-		a.learn()
+		a.trust = min(1, a.trust+trustWon)
 		if active >= a.window-1 {
 			a.grow(now, active)
 		}
 	}
 	a.probing = a.claims == 0 && p.unclaimed == 0
-	a.worstDelay, a.claims, a.ended, a.endedTime = 0, 0, 0, 0
+	a.worstDelay, a.claims, a.ended = 0, 0, 0
 	a.steeredAt = now
 }
 
-// learn takes note of how long calls take while the loop is not late. Calls that end just
-// after it was late took longer than that, so it believes the short times sooner.
-func (a *admission) learn() {
-	if a.ended == 0 {
-		return
-	}
-	mean := float64(a.endedTime) / float64(a.ended)
-	switch {
-	case a.calm == 0:
-		a.calm = mean
-	case mean < a.calm:
-		a.calm += (mean - a.calm) / 4
-	default:
-		a.calm += (mean - a.calm) / 32
+// done takes note of a call that the worker is done with. How long it took says something
+// about the app only if the loop was not late meanwhile.
+func (a *admission) done(offered, now int64) {
+	a.ended++
+	if offered > a.lateAt {
+		took := float64(now - offered)
+		if a.calm == 0 {
+			a.calm = took
+		}
+		a.calm += (took - a.calm) / 64
 	}
 }
 
@@ -119,7 +119,7 @@ func (a *admission) grow(now int64, active float64) {
 	case knee == 0:
 		a.window = min(a.window+max(1, growBy*a.window), 2*max(active, leastWindow))
 	case a.window < knee:
-		a.window = knee
+		a.window = min(a.window+max(1, growBy*a.window), knee)
 	case float64(now-a.creptAt) >= a.calm:
 		a.creptAt = now
 		a.window += max(1, creepBy*a.window)

@@ -102,12 +102,14 @@ func (c *Call) Sent(n int) {
 // Leave implements call.Call.
 func (c *Call) Leave() {
 	s := c.shard
+	if c.state < answering {
+		s.patience.gaveUp(s.now - c.arrived)
+	}
 	switch {
 	case c.state.ended():
 		return
 	case c.state == queued:
 		s.unqueue(c)
-		s.patience.gaveUp(s.now - c.arrived)
 		s.end(c, left, observe.CallsLeft)
 		s.recycle(c)
 	case c.state == offered && c.port.slots.TakeBack(c.slot, c.generation):

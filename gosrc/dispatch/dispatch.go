@@ -79,12 +79,13 @@ type AccessLine struct {
 
 // Dispatch is what the shards of one server share.
 type Dispatch struct {
-	settings Settings
-	shards   []*Shard
-	inFlight atomic.Int64 // over all shards, for Settings.Concurrency
-	waiting  atomic.Int64 // calls in the queues of all shards
-	bytes    atomic.Int64 // their bytes
-	draining atomic.Bool
+	settings  Settings
+	shards    []*Shard
+	inFlight  atomic.Int64 // over all shards, for Settings.Concurrency
+	waiting   atomic.Int64 // calls in the queues of all shards
+	bytes     atomic.Int64 // their bytes
+	announced atomic.Bool  // health checks say that the server drains
+	draining  atomic.Bool
 
 	paths   map[string]pathClass // what is not ordinary
 	timed   bool                 // some call may have a deadline
@@ -104,6 +105,10 @@ func New(settings Settings, counters []*observe.Shard) *Dispatch {
 
 // Shard is the part of dispatch that belongs to poll loop i.
 func (d *Dispatch) Shard(i int) *Shard { return d.shards[i] }
+
+// Announce has health checks say that the server drains, so that balancers look elsewhere;
+// it goes on as before until Drain.
+func (d *Dispatch) Announce() { d.announced.Store(true) }
 
 // Drain says that the server stops: calls that no worker will take any more are refused.
 func (d *Dispatch) Drain() { d.draining.Store(true) }

@@ -105,7 +105,7 @@ func (s *Shard) health(class pathClass) (status int, text string) {
 		return 503, "all workers are stalled"
 	case class == liveness:
 		return 200, "alive"
-	case s.dispatch.Draining():
+	case s.dispatch.announced.Load() || s.dispatch.Draining():
 		return 503, "draining"
 	case ready == 0:
 		return 503, "no worker is ready"

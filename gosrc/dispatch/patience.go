@@ -23,13 +23,14 @@ const (
 type patience struct {
 	judgedAt int64
 	begun    int   // calls offered out of the queue since then
-	left     int   // that left it
+	left     int   // clients that left before their answer began
 	ages     int64 // the sum of their ages
 	shown    int64 // ns that clients wait before they leave, 0: they do not leave
+	shownAt  int64 // when they last did
 	turn     int   // counts the calls offered newest first
 }
 
-// gaveUp takes note of a client that left while its call waited.
+// gaveUp takes note of a client that left before its answer began.
 func (p *patience) gaveUp(age int64) {
 	p.left++
 	p.ages += age
@@ -40,9 +41,11 @@ func (p *patience) judge(now int64) {
 	if now-p.judgedAt < int64(judgePatience) {
 		return
 	}
-	p.shown = 0
-	if p.left > 1 && p.left*leavingShare > p.begun {
-		p.shown = p.ages / int64(p.left)
+	switch {
+	case p.left > 1 && p.left*leavingShare > p.begun:
+		p.shown, p.shownAt = p.ages/int64(p.left), now
+	case now-p.shownAt > 2*p.shown:
+		p.shown = 0 // whoever is served at once has no time to lose patience
 	}
 	p.judgedAt, p.begun, p.left, p.ages = now, 0, 0, 0
 }

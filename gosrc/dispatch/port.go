@@ -68,7 +68,7 @@ func newPort(s *Shard, w *Worker) *port {
 	l := w.Link.Port(s.index)
 	return &port{
 		shard: s, worker: w, inbox: l.Inbox, outbox: l.Outbox, slots: l.Slots,
-		admission: admission{window: firstWindow, steeredAt: s.now}, markedAt: s.now,
+		admission: admission{window: firstWindow, steeredAt: s.now, trust: 1}, markedAt: s.now,
 	}
 }
 

@@ -132,7 +132,7 @@ func (s *Shard) recycle(c *Call) {
 
 func (s *Shard) enqueue(c *Call) {
 	c.queuedAt = s.clock
-	s.queue.push(c)
+	s.queueOf(c).push(c)
 	s.dispatch.waiting.Add(1)
 	s.dispatch.bytes.Add(int64(c.size()))
 	s.counters.Add(observe.CallsQueued, 1)

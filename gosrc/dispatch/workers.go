@@ -172,8 +172,7 @@ func (p *port) forget(c *Call) {
 
 // release is forget for a call that is over.
 func (p *port) release(c *Call) {
-	p.ended++
-	p.endedTime += p.shard.now - c.offered
+	p.done(c.offered, p.shard.now)
 	p.forget(c)
 	p.shard.recycle(c)
 }
