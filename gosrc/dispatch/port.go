@@ -177,6 +177,7 @@ func (p *port) claim(c *Call, at int64) {
 	delay := min(max(at, c.offered), p.shard.now) - c.offered
 	p.worstDelay = max(p.worstDelay, delay)
 	p.claims++
+	p.worker.claimed.Add(1)
 	p.shard.counters.Observe(observe.ClaimDelay, delay)
 	if len(c.body) > 0 || c.bodyLast {
 		c.pump()
