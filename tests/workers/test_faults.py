@@ -152,7 +152,9 @@ def test_a_blocked_loop_delays_nobody_else(tmp_path: Path) -> None:
         assert load.quantile(0.99) < 0.1
         server.wait_log(r"Worker \d \[\d+\] goes on; its loop was blocked for [12]\.\d s")
         log = server.log()
-        assert re.search(r"its loop has been blocked for 1\.\d s.* it is here:\nCurrent thread .*\n  File .*main.py", log)
+        assert re.search(
+            r"its loop has been blocked for 1\.\d s.* it is here:\nCurrent thread .*\n  File .*main.py", log
+        )
         assert "_watch_core" not in log
 
 
