@@ -135,20 +135,21 @@ func loopCount(asked int) int {
 
 func (s *server) dispatchSettings(loops int) dispatch.Settings {
 	settings := dispatch.Settings{
-		Loops:         loops,
-		QueueCalls:    dispatch.DefaultQueueCalls,
-		QueueBytes:    dispatch.DefaultQueueBytes,
-		QueueTimeout:  seconds(s.config.TimeoutQueue),
-		WorkerTimeout: seconds(s.config.TimeoutWorkerStart),
-		Concurrency:   orZero(s.config.LimitConcurrency),
-		RetryAfter:    1,
-		RetrySafe:     s.config.RetrySafe,
-		StallWarning:  seconds(s.config.StallWarning),
-		Stalled:       s.stalled,
-		Recovered:     s.recovered,
-		Corrupt:       s.corrupt,
-		Control:       s.fromWorker,
-		Log:           s.logLine,
+		Loops:          loops,
+		QueueCalls:     dispatch.DefaultQueueCalls,
+		QueueBytes:     dispatch.DefaultQueueBytes,
+		QueueTimeout:   seconds(s.config.TimeoutQueue),
+		WorkerTimeout:  seconds(s.config.TimeoutWorkerStart),
+		Concurrency:    orZero(s.config.LimitConcurrency),
+		RetryAfter:     1,
+		WebSocketQueue: s.config.WSMaxQueue,
+		RetrySafe:      s.config.RetrySafe,
+		StallWarning:   seconds(s.config.StallWarning),
+		Stalled:        s.stalled,
+		Recovered:      s.recovered,
+		Corrupt:        s.corrupt,
+		Control:        s.fromWorker,
+		Log:            s.logLine,
 	}
 	if s.logs.access != nil {
 		settings.Access = s.access

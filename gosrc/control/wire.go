@@ -47,6 +47,7 @@ func (s *server) http1Config(counters *observe.Shard) *http1.Config {
 	if c.ProxyHeaders {
 		h.Proxies = http1.NewTrusted(c.ForwardedAllowIPs)
 	}
+	h.WebSockets = s.webSockets(counters)
 	h.Draining = s.dispatch.Draining
 	h.Refused = func(r *http1.Refusal, inCall bool) { refused(counters, r, inCall) }
 	h.KeepAliveExpired = func() { counters.Inc(observe.TimedOutKeepAlive) }

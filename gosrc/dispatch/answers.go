@@ -86,7 +86,7 @@ func (s *Shard) record(p *port, r link.Record) error {
 		}
 	case link.CallDone, link.CallFailed:
 	default:
-		err = errors.New("an unknown record type")
+		err = s.socketRecord(c, r)
 	}
 	if err != nil {
 		return err

@@ -46,6 +46,9 @@ type Settings struct {
 	// Recovered is told when it moves again. 0: never.
 	StallWarning       time.Duration
 	Stalled, Recovered func(w *Worker, loop int, d time.Duration)
+	// WebSocketQueue is how many messages of one WebSocket may wait for the app before
+	// reading from its client is paused.
+	WebSocketQueue int
 
 	// Access is told of every answer's head, nil when nobody wants to know.
 	Access func(loop int, line *AccessLine)

@@ -88,7 +88,7 @@ func (p *port) offer(c *Call) bool {
 	}
 	generation := p.generations[slot] + 1
 	p.generations[slot] = generation
-	payload, ok := p.write(len(c.start), link.CallHTTP, c.flags, p.slots.ID(slot, generation), data)
+	payload, ok := p.write(len(c.start), c.kind(), c.flags, p.slots.ID(slot, generation), data)
 	if !ok {
 		p.free = append(p.free, slot)
 		p.full = !p.inbox.WantRoom()

@@ -50,6 +50,7 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 		c.outstanding = len(r.Body)
 	}
 	c.flags = startFlags(r, c.forwarded)
+	c.webSocket = r.WebSocket
 	s.counters.Add(observe.CallsArrived, 1)
 	s.counters.Add(observe.CallsInFlight, 1)
 	inFlight := d.inFlight.Add(1)

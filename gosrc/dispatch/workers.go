@@ -93,6 +93,7 @@ func (s *Shard) DrainWorker(w *Worker) {
 		if s.index == 0 {
 			p.notify(link.Drain)
 		}
+		s.restartSockets(p)
 	}
 }
 

@@ -66,9 +66,9 @@ type Config struct {
 	// are valid. A Date or Server here replaces the one above.
 	Headers []call.Field
 
-	// WebSocket marks handshakes as such (RFC 6455 4.2.1); if it is false they are ordinary
-	// requests, and an app that ignores the Upgrade field answers them (RFC 9110 7.8).
-	WebSocket bool
+	// WebSockets judges handshakes (RFC 6455 4.2.1); if it is nil they are ordinary requests,
+	// and an app that ignores the Upgrade field answers them (RFC 9110 7.8).
+	WebSockets call.WebSockets
 
 	// Proxies are the peers whose X-Forwarded-Proto and X-Forwarded-For are believed; nil:
 	// nobody's.

@@ -110,6 +110,7 @@ const (
 	WsAccept      = 13 // u32 subprotocol length, u32 field count, u32 field bytes, u32 0, subprotocol, fields as in CALL
 	WsSend        = 14 // as WS_MESSAGE
 	WsClose       = 15 // as WS_CLOSED
+	WsCredit      = 16 // u32 messages, u32 bytes: what the app received of a WebSocket's messages
 )
 
 // Payload of BODY and RESPONSE_BODY: this, then the bytes.
@@ -133,4 +134,8 @@ const (
 	SendWindowStream   = 65536   // bytes of a streamed answer that may be on their way from the app to the kernel
 	SendWindowComplete = 1048576 // the same for an answer whose first body message is its last
 	BodyWindow         = 65536   // bytes of a request body forwarded and not yet received by the app
+	WsWindow           = 262144  // bytes of WebSocket messages forwarded and not yet received by the app; reached by the message that passes it
+	WsCreditMessages   = 4       // a worker writes WS_CREDIT once it has so many messages to tell of,
+	WsCreditBytes      = 16384   // or so many bytes, or something else to write for that call
+	WsSendCost         = 8       // what each WS_SEND takes of the send window besides its bytes, so that empty messages are bounded too
 )

@@ -50,7 +50,13 @@ type conn struct {
 	idleNext, idlePrev   *conn
 }
 
-var _ call.Carrier = (*conn)(nil)
+var (
+	_ call.Carrier  = (*conn)(nil)
+	_ call.Switcher = (*conn)(nil)
+)
+
+// Switch implements call.Switcher.
+func (c *conn) Switch(p call.Protocol) { c.protocol = p }
 
 // Now implements call.Carrier.
 func (c *conn) Now() int64 { return c.loop.now }

@@ -45,7 +45,13 @@ type netConn struct {
 	output chan []byte // loop -> writer; closed at the end
 }
 
-var _ call.Carrier = (*netConn)(nil)
+var (
+	_ call.Carrier  = (*netConn)(nil)
+	_ call.Switcher = (*netConn)(nil)
+)
+
+// Switch implements call.Switcher.
+func (c *netConn) Switch(p call.Protocol) { c.protocol = p }
 
 // Now implements call.Carrier.
 func (c *netConn) Now() int64 { return c.loop.now }

@@ -95,6 +95,7 @@
 #define SPVN_WS_ACCEPT 13 /* u32 subprotocol length, u32 field count, u32 field bytes, u32 0, subprotocol, fields as in CALL */
 #define SPVN_WS_SEND 14 /* as WS_MESSAGE */
 #define SPVN_WS_CLOSE 15 /* as WS_CLOSED */
+#define SPVN_WS_CREDIT 16 /* u32 messages, u32 bytes: what the app received of a WebSocket's messages */
 
 /* Payload of BODY and RESPONSE_BODY: this, then the bytes. */
 #define SPVN_BODY_FIXED_SIZE 8
@@ -112,5 +113,9 @@
 #define SPVN_SEND_WINDOW_STREAM 65536 /* bytes of a streamed answer that may be on their way from the app to the kernel */
 #define SPVN_SEND_WINDOW_COMPLETE 1048576 /* the same for an answer whose first body message is its last */
 #define SPVN_BODY_WINDOW 65536 /* bytes of a request body forwarded and not yet received by the app */
+#define SPVN_WS_WINDOW 262144 /* bytes of WebSocket messages forwarded and not yet received by the app; reached by the message that passes it */
+#define SPVN_WS_CREDIT_MESSAGES 4 /* a worker writes WS_CREDIT once it has so many messages to tell of, */
+#define SPVN_WS_CREDIT_BYTES 16384 /* or so many bytes, or something else to write for that call */
+#define SPVN_WS_SEND_COST 8 /* what each WS_SEND takes of the send window besides its bytes, so that empty messages are bounded too */
 
 #endif
