@@ -39,22 +39,30 @@ func (c *Conn) Send(text bool, b []byte, more bool) {
 		c.config.Count(MessageOut)
 	}
 	c.unsent += len(b) + call.SendCost
+	if more {
+		// The compressor may keep it all, and then nothing leaves that would bring a Sent.
+		c.report(c.carrier.Buffered())
+	}
 	c.watchOutput()
 }
 
-// Sent implements call.Protocol. What is reported to the call is counted as the app counts
-// it: compressed bytes leave for more than themselves, and all is reported once nothing
-// waits.
-func (c *Conn) Sent(int) {
-	if c.phase == gone {
-		return
-	}
-	buffered := c.carrier.Buffered()
+// report tells the call what is out, as the app counts it: compressed bytes leave for more
+// than themselves, and all is reported once nothing waits.
+func (c *Conn) report(buffered int) {
 	if c.call != nil && c.unsent > buffered {
 		n := c.unsent - buffered
 		c.unsent = buffered
 		c.call.Sent(n)
 	}
+}
+
+// Sent implements call.Protocol.
+func (c *Conn) Sent(int) {
+	if c.phase == gone {
+		return
+	}
+	buffered := c.carrier.Buffered()
+	c.report(buffered)
 	c.stallBy = 0
 	if buffered > 0 {
 		c.watchOutput()

@@ -226,7 +226,7 @@ struct Call {
     PyObject *method, *target, *query; /* str, bytes, bytes: for the request line */
     PyObject *first;                   /* the body that came with the start, NULL for none */
     Chunk *chunks_first, *chunks_last; /* what came later and was not received */
-    uint64_t credit_due;               /* BODY_CREDIT that is to be written */
+    uint64_t credit_due;               /* BODY_CREDIT or WS_CREDIT that is to be written */
     WaitList receivers;
 
     /* The answer. */
@@ -264,6 +264,7 @@ struct Call {
 
     /* WebSocket. */
     PyObject *ws_parts;  /* list of bytes: a message that is not complete */
+    uint32_t ws_received; /* messages of which WS_CREDIT is to tell */
     bool ws_close_due;   /* the app returned without one */
     uint8_t ws_opcode;
     uint16_t ws_code;    /* for websocket.disconnect */
@@ -364,8 +365,8 @@ int receive_next(Call *call, PyObject **message);
 bool receive_ready(const Call *call);
 /* Adds a part of the body. */
 int receive_body(Call *call, const uint8_t *bytes, uint32_t length, bool last);
-/* Adds a WebSocket message; receiving it gives credit for so many bytes. */
-int receive_websocket(Call *call, PyObject *payload, uint8_t opcode, uint32_t credit);
+/* Adds a WebSocket message, which is bytes. */
+int receive_websocket(Call *call, PyObject *payload, uint8_t opcode);
 /* Takes the oldest part; the reference is the caller's. last may be NULL. */
 PyObject *receive_pop(Call *call, bool *last);
 void receive_clear(Call *call);

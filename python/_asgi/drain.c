@@ -114,8 +114,6 @@ static int take_message(Call *call, const uint8_t *payload, uint32_t length, boo
         result = PyList_Append(call->ws_parts, part);
         Py_DECREF(part);
         if (more || result < 0) {
-            /* The app cannot receive half a message, and the rest comes only for credit. */
-            call_credit(call, size);
             return result;
         }
         part = PyObject_CallMethod(link->state->empty_bytes, "join", "O", call->ws_parts);
@@ -127,7 +125,7 @@ static int take_message(Call *call, const uint8_t *payload, uint32_t length, boo
         Py_DECREF(part);
         return -1;
     }
-    result = receive_websocket(call, part, call->ws_opcode, size);
+    result = receive_websocket(call, part, call->ws_opcode);
     Py_DECREF(part);
     return result;
 }

@@ -370,9 +370,7 @@ class Config:
     ws_max_queue: int = _count(
         32, WEBSOCKET, "Messages of one client that may wait for the app; then spvn reads no more of it.", core=True
     )
-    ws_ping_interval: float | None = _seconds(
-        20.0, WEBSOCKET, "Time between pings.", none="off", core=True
-    )
+    ws_ping_interval: float | None = _seconds(20.0, WEBSOCKET, "Time between pings.", none="off", core=True)
     ws_ping_timeout: float | None = _seconds(
         20.0, WEBSOCKET, "A client that sends nothing for so long after a ping is closed.", none="off", core=True
     )
