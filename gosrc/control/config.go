@@ -26,6 +26,7 @@ type Config struct {
 	ListenFDs int      `json:"listen_fds"`
 	ListenPID int      `json:"listen_pid"`
 	IOThreads int      `json:"io_threads"`
+	Transport string   `json:"transport"` // "poll" (the default) or "goroutines"
 	RootPath  string   `json:"root_path"` // for the access log; the scope's is the worker's
 
 	LimitRequestLine int  `json:"limit_request_line"`

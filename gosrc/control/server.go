@@ -31,7 +31,7 @@ type server struct {
 	counters []*observe.Shard
 	dispatch *dispatch.Dispatch
 	shared   *transport.Shared
-	loops    []*transport.Loop
+	loops    []loop
 	bells    []int  // of the loops
 	death    [2]int // a pipe whose write end only this process has
 	logs     logs
@@ -103,7 +103,7 @@ func newServer(c *Config) (s *server, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot make an eventfd: %w", err)
 		}
-		loop, err := transport.NewLoop(i, bell, config, s.shared, s.dispatch.Shard(i))
+		loop, err := s.newLoop(i, bell, config)
 		if err != nil {
 			unix.Close(bell)
 			return nil, err
@@ -158,7 +158,7 @@ func (s *server) dispatchSettings(loops int) dispatch.Settings {
 }
 
 // listen, on a loop's goroutine, has it accept from all listeners.
-func (s *server) listen(loop *transport.Loop) {
+func (s *server) listen(loop loop) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.listeners {

@@ -186,6 +186,8 @@ class Host:
         # systemd's sockets (sd_listen_fds(3)). Go sees the environment of exec time only.
         options["listen_fds"] = _number(os.environ.get("LISTEN_FDS"))
         options["listen_pid"] = _number(os.environ.get("LISTEN_PID"))
+        # Not an option: for tests of the transport that systems without epoll have.
+        options["transport"] = os.environ.get("SPVN_TRANSPORT", "")
         options["access_log_fd"], options["access_log_colors"] = -1, False
         if self.config.access_log:
             descriptor, colors = access_stream(self.config.use_colors)
