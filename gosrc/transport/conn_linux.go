@@ -61,10 +61,14 @@ func (c *conn) Switch(p call.Protocol) { c.protocol = p }
 // Now implements call.Carrier.
 func (c *conn) Now() int64 { return c.loop.now }
 
-// Buffer implements call.Carrier.
+// Buffer implements call.Carrier. What has left makes room first: the output of a stream
+// whose client is never quite done with it would grow by all that it ever sent.
 func (c *conn) Buffer() []byte {
-	if c.out == nil {
+	switch {
+	case c.out == nil:
 		c.out = c.loop.buffer()
+	case c.outAt > 0 && c.outAt >= len(c.out)-c.outAt:
+		c.out, c.outAt = c.out[:copy(c.out, c.out[c.outAt:])], 0
 	}
 	return c.out
 }
@@ -131,6 +135,7 @@ func (c *conn) Close() {
 	}
 	c.Idle(false)
 	c.phase = finishing
+	c.discard = lingerBytes
 	if !c.dirty && !c.blocked {
 		c.loop.soil(c)
 	}
@@ -140,6 +145,13 @@ func (c *conn) Close() {
 func (c *conn) Abort() {
 	if c.phase == gone {
 		return
+	}
+	if c.outAt < len(c.out) && !c.blocked {
+		// What the app sent before its end is not kept back; whether it arrives is not
+		// waited for.
+		if n, errno := write(int(c.fd), c.out[c.outAt:]); errno == 0 {
+			c.loop.counters.Add(observe.BytesOut, uint64(n))
+		}
 	}
 	c.reset()
 	c.destroy()
@@ -329,7 +341,6 @@ func (c *conn) linger() {
 	}
 	unix.Shutdown(int(c.fd), unix.SHUT_WR)
 	c.phase = lingering
-	c.discard = lingerBytes
 	c.protocolAt = 0
 	c.writeAt = c.loop.now + int64(lingerTime)
 	c.loop.wheel.set(c, c.writeAt)
@@ -434,7 +445,8 @@ func read(fd int, b []byte) (int, unix.Errno) {
 	return int(n), errno
 }
 
+// write is send(2), since an app may give SIGPIPE its deadly default back.
 func write(fd int, b []byte) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
 	return int(n), errno
 }
