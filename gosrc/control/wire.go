@@ -79,7 +79,13 @@ func (s *server) http1Config(counters *observe.Shard) *http1.Config {
 	h.WebSockets = s.webSockets(counters)
 	h.Draining = s.dispatch.Draining
 	h.Refused = func(r *http1.Refusal, inCall bool) { refused(counters, r, inCall) }
-	h.KeepAliveExpired = func() { counters.Inc(observe.TimedOutKeepAlive) }
+	h.SilenceExpired = func(used bool) {
+		if used {
+			counters.Inc(observe.TimedOutKeepAlive)
+		} else {
+			counters.Inc(observe.TimedOutHeader)
+		}
+	}
 	h.Log = func(level, message string) { s.logLine(level, "http1 "+message, message) }
 	return h
 }

@@ -154,8 +154,8 @@ func (c *Conn) Timeout() {
 	case !c.active && c.headBy != 0:
 		c.refuse(slowHead)
 	case !c.active:
-		if f := c.config.KeepAliveExpired; f != nil && c.requests > 0 {
-			f()
+		if f := c.config.SilenceExpired; f != nil {
+			f(c.requests > 0)
 		}
 		c.close()
 	case c.body.done() || c.paused || c.expect:

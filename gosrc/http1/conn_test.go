@@ -348,7 +348,13 @@ func TestTimeouts(t *testing.T) {
 	})
 	t.Run("keep-alive", func(t *testing.T) {
 		expired := 0
-		r := newRig(t, func(c *Config) { c.KeepAliveExpired = func() { expired++ } })
+		r := newRig(t, func(c *Config) {
+			c.SilenceExpired = func(used bool) {
+				if used {
+					expired++
+				}
+			}
+		})
 		r.send(get)
 		r.last(1).ok("hi")
 		r.wire.now += int64(time.Second)
