@@ -41,7 +41,7 @@ func (p *port) steer() {
 
 // ready says whether one more call can be offered here.
 func (p *port) ready() bool {
-	return p.usable() && float64(p.held) < p.window && p.unclaimed < maxUnclaimed
+	return p.usable() && float64(p.held) < p.window && p.unclaimed < p.batch.limit()
 }
 
 // usable says whether a call that must not wait can be offered here.

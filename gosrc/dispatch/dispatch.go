@@ -24,7 +24,7 @@ const (
 	DefaultQueueBytes    = 64 << 20         // bytes of their heads and bodies
 	DefaultQueueTimeout  = 10 * time.Second // then 503
 	DefaultWorkerTimeout = 60 * time.Second // how long calls wait while no worker is ready
-	maxUnclaimed         = 64               // offers a worker has not claimed yet, for each loop
+	maxUnclaimed         = 64               // offers a worker has not claimed yet, for each loop, at the most
 )
 
 // Settings is what a server's dispatch is told at its start.

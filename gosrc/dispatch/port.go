@@ -53,6 +53,8 @@ type port struct {
 	worstDelay int64   // from offer to claim since the last tick
 	claims     int     // since the last tick
 
+	batch batch
+
 	// Stalls.
 	markTail     uint64 // what moves as long as the worker's loop does: its place in the inbox
 	markTurns    uint64 // and the number of its drains
@@ -174,7 +176,9 @@ func (p *port) claim(c *Call, at int64) {
 	p.unclaimed--
 	p.shard.move(c, claimed)
 	// The worker's word is clamped: it can neither claim before the offer nor after now.
-	delay := min(max(at, c.offered), p.shard.now) - c.offered
+	at = min(max(at, c.offered), p.shard.now)
+	delay := at - c.offered
+	p.batch.note(c.offered, at)
 	p.worstDelay = max(p.worstDelay, delay)
 	p.claims++
 	p.worker.claimed.Add(1)
