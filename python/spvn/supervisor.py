@@ -131,6 +131,7 @@ class Supervisor(Host):
         finally:
             if limits is not None:
                 limits.cancel()
+        await self._delay()
         await self._drain()
 
     async def _drain(self) -> None:
