@@ -328,9 +328,8 @@ class TestTheStart:
     def test_failed(self, tmp_path: Path, app: str, code: int, message: str) -> None:
         with served(tmp_path, "--workers", "2", app=app) as server:
             assert server.ended() == code
-            assert len(re.findall(message, server.log())) == (2 if code == 3 and "no db" in message else 1), (
-                server.log()
-            )
+            assert re.search(message, server.log())
+            assert server.log().count("Error loading") == (1 if code == 1 else 0)
 
     def test_an_option_of_the_workers(self, tmp_path: Path) -> None:
         with served(tmp_path, "--workers", "2", "--loop", "trio") as server:
