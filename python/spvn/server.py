@@ -92,6 +92,7 @@ class Server(Host):
             asgi_version=asgi_version,
             root_path=self.config.root_path,
             reset_contextvars=self.config.reset_contextvars,
+            alone=True,
         )
 
     async def _work(self, worker: Worker) -> None:
