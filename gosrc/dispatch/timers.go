@@ -219,7 +219,7 @@ func (t *timers) due(d schedule.Due) {
 	if d.Passed > 0 {
 		t.stats.Due.Add(uint64(d.Passed))
 		t.stats.Missed.Add(uint64(d.Passed))
-		t.log("warning", "timer-passed", "timer %q: %d due times passed unseen and are missed", d.Timer.Key, d.Passed)
+		t.log("warning", "timer-passed", "timer %q: %d due time(s) passed unseen and are missed", d.Timer.Key, d.Passed)
 	}
 	if !d.Timer.All {
 		t.begin(&firing{Due: d})
