@@ -105,7 +105,11 @@ func (s *Shard) record(p *port, r link.Record) error {
 func (s *Shard) control(p *port, r link.Record) error {
 	message := ""
 	switch r.Type {
-	case link.Ready, link.Stopped:
+	case link.Ready:
+		s.timers.ready()
+	case link.Stopped:
+	case link.TimerSet, link.TimerCancel, link.TimerDone:
+		return s.timers.record(p, r)
 	case link.StartFailed:
 		if len(r.Payload) < 8 {
 			return errRecord
