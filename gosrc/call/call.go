@@ -130,7 +130,7 @@ type Carrier interface {
 	// Close ends the connection once the output has left: the write side is shut, input
 	// is discarded for a while so that the peer reads the last answer, then it closes.
 	Close()
-	// Abort cuts the connection at once; output not yet written is lost.
+	// Abort cuts the connection at once; output that the kernel does not take is lost.
 	Abort()
 }
 

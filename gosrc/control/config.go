@@ -26,6 +26,7 @@ type Config struct {
 	ListenFDs int      `json:"listen_fds"`
 	ListenPID int      `json:"listen_pid"`
 	IOThreads int      `json:"io_threads"`
+	Transport string   `json:"transport"` // "poll" (the default) or "goroutines"
 	RootPath  string   `json:"root_path"` // for the access log; the scope's is the worker's
 
 	LimitRequestLine int  `json:"limit_request_line"`
@@ -59,6 +60,14 @@ type Config struct {
 	ProxyHeaders      bool        `json:"proxy_headers"`
 	ForwardedAllowIPs []string    `json:"forwarded_allow_ips"`
 
+	WS                  string  `json:"ws"`
+	WSMaxSize           int     `json:"ws_max_size"`
+	WSMaxQueue          int     `json:"ws_max_queue"`
+	WSPingInterval      float64 `json:"ws_ping_interval"`
+	WSPingTimeout       float64 `json:"ws_ping_timeout"`
+	WSPerMessageDeflate bool    `json:"ws_per_message_deflate"`
+	TimeoutWSSend       float64 `json:"timeout_ws_send"`
+
 	AccessLog       bool   `json:"access_log"`
 	AccessLogFD     *int   `json:"access_log_fd"`
 	AccessLogColors bool   `json:"access_log_colors"`
@@ -81,6 +90,13 @@ func parseConfig(text string) (*Config, error) {
 		TimeoutGracefulShutdown: 30,
 		StallWarning:            1,
 		RetrySafe:               true,
+		WS:                      "auto",
+		WSMaxSize:               16 << 20,
+		WSMaxQueue:              32,
+		WSPingInterval:          20,
+		WSPingTimeout:           20,
+		WSPerMessageDeflate:     true,
+		TimeoutWSSend:           20,
 		ServerHeader:            true,
 		DateHeader:              true,
 		ProxyHeaders:            true,

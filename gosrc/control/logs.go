@@ -87,7 +87,9 @@ func (s *server) stats() map[string]any {
 	defer s.mu.Unlock()
 	workers := []map[string]any{}
 	for _, w := range s.workers {
-		workers = append(workers, map[string]any{"worker": w.ID, "state": w.State().String(), "held": w.Held()})
+		workers = append(workers, map[string]any{
+			"worker": w.ID, "state": w.State().String(), "held": w.Held(), "claimed_total": w.Claimed(),
+		})
 	}
 	tree["worker_list"] = workers
 	return tree

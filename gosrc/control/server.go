@@ -32,7 +32,7 @@ type server struct {
 	counters []*observe.Shard
 	dispatch *dispatch.Dispatch
 	shared   *transport.Shared
-	loops    []*transport.Loop
+	loops    []loop
 	bells    []int  // of the loops
 	death    [2]int // a pipe whose write end only this process has
 	logs     logs
@@ -98,13 +98,14 @@ func newServer(c *Config) (s *server, err error) {
 		return nil, err
 	}
 	s.dispatch = dispatch.New(s.dispatchSettings(n), s.counters)
+	s.countTimers()
 	config := s.transportConfig()
 	for i := range n {
 		bell, err := link.NewBell()
 		if err != nil {
 			return nil, fmt.Errorf("cannot make an eventfd: %w", err)
 		}
-		loop, err := transport.NewLoop(i, bell, config, s.shared, s.dispatch.Shard(i))
+		loop, err := s.newLoop(i, bell, config)
 		if err != nil {
 			unix.Close(bell)
 			return nil, err
@@ -143,6 +144,7 @@ func (s *server) dispatchSettings(loops int) dispatch.Settings {
 		WorkerTimeout:    seconds(s.config.TimeoutWorkerStart),
 		Concurrency:      orZero(s.config.LimitConcurrency),
 		RetryAfter:       1,
+		WebSocketQueue:   s.config.WSMaxQueue,
 		RetrySafe:        s.config.RetrySafe,
 		RequestTimeout:   seconds(s.config.TimeoutRequest),
 		FirstByteTimeout: seconds(s.config.TimeoutFirstByte),
@@ -164,7 +166,7 @@ func (s *server) dispatchSettings(loops int) dispatch.Settings {
 }
 
 // listen, on a loop's goroutine, has it accept from all listeners.
-func (s *server) listen(loop *transport.Loop) {
+func (s *server) listen(loop loop) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.listeners {

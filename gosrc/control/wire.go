@@ -1,11 +1,40 @@
 package control
 
 import (
+	"fmt"
+
 	"spvn/gosrc/call"
 	"spvn/gosrc/http1"
 	"spvn/gosrc/observe"
 	"spvn/gosrc/transport"
 )
+
+// loop is what a server does with one of its loops, whichever transport it is of. Listen
+// and Drain are for functions that were posted to it.
+type loop interface {
+	Start()
+	Stop()
+	Done() <-chan struct{}
+	Post(f func())
+	Listen(fd int, local call.Addr, wildcard, unixSocket bool) error
+	Drain()
+}
+
+var (
+	_ loop = (*transport.Loop)(nil)
+	_ loop = (*transport.NetLoop)(nil)
+)
+
+// newLoop makes loop i of the transport that the configuration names.
+func (s *server) newLoop(i, bell int, config *transport.Config) (loop, error) {
+	switch s.config.Transport {
+	case "", "poll":
+		return transport.NewLoop(i, bell, config, s.shared, s.dispatch.Shard(i))
+	case "goroutines":
+		return transport.NewNetLoop(i, bell, config, s.shared, s.dispatch.Shard(i))
+	}
+	return nil, fmt.Errorf("there is no transport %q; SPVN_TRANSPORT is poll or goroutines", s.config.Transport)
+}
 
 // transportConfig is what all loops of the server share; it also chooses the protocol of
 // a connection.
@@ -47,9 +76,16 @@ func (s *server) http1Config(counters *observe.Shard) *http1.Config {
 	if c.ProxyHeaders {
 		h.Proxies = http1.NewTrusted(c.ForwardedAllowIPs)
 	}
+	h.WebSockets = s.webSockets(counters)
 	h.Draining = s.dispatch.Draining
 	h.Refused = func(r *http1.Refusal, inCall bool) { refused(counters, r, inCall) }
-	h.KeepAliveExpired = func() { counters.Inc(observe.TimedOutKeepAlive) }
+	h.SilenceExpired = func(used bool) {
+		if used {
+			counters.Inc(observe.TimedOutKeepAlive)
+		} else {
+			counters.Inc(observe.TimedOutHeader)
+		}
+	}
 	h.Log = func(level, message string) { s.logLine(level, "http1 "+message, message) }
 	return h
 }

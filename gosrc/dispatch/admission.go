@@ -140,7 +140,7 @@ func (p *port) lookForOld() {
 
 // ready says whether one more call can be offered here.
 func (p *port) ready() bool {
-	return p.usable() && p.unclaimed < maxUnclaimed && (float64(p.active()) < p.window || p.probing)
+	return p.usable() && p.unclaimed < p.batch.limit() && (float64(p.active()) < p.window || p.probing)
 }
 
 // usable says whether a call that must not wait can be offered here.

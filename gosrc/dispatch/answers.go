@@ -13,7 +13,9 @@ import (
 const (
 	maxStart     = link.InboxSize/4 - link.RecordHeaderSize
 	inboxReserve = link.InboxSize / 8 // kept for control records
-	inboxRoomy   = link.InboxSize / 2 // call starts are written again once less is unread
+	// inboxRoomy is how little must be unread before call starts are written again: then the
+	// largest fits, with a pad and what is kept.
+	inboxRoomy = link.InboxSize * 3 / 8
 )
 
 var errRecord = errors.New("a record's payload does not fit its length")
@@ -86,7 +88,7 @@ func (s *Shard) record(p *port, r link.Record) error {
 		}
 	case link.CallDone, link.CallFailed:
 	default:
-		err = errors.New("an unknown record type")
+		err = s.socketRecord(c, r)
 	}
 	if err != nil {
 		return err
@@ -103,7 +105,11 @@ func (s *Shard) record(p *port, r link.Record) error {
 func (s *Shard) control(p *port, r link.Record) error {
 	message := ""
 	switch r.Type {
-	case link.Ready, link.Stopped:
+	case link.Ready:
+		s.timers.ready()
+	case link.Stopped:
+	case link.TimerSet, link.TimerCancel, link.TimerDone:
+		return s.timers.record(p, r)
 	case link.StartFailed:
 		if len(r.Payload) < 8 {
 			return errRecord

@@ -35,6 +35,9 @@ type Call struct {
 	outstanding int    // bytes forwarded that the app has not received
 	starved     bool   // the protocol was told that there is no room
 
+	webSocket bool    // its start is a handshake
+	socket    *socket // what it has more once that was accepted
+
 	// The answer's.
 	acked    int  // bytes that left and were not yet credited
 	finished bool // the app's answer is complete; no more credit is due
@@ -127,6 +130,10 @@ func (c *Call) Leave() {
 // finds no room waits until the worker rings.
 func (c *Call) pump() {
 	p := c.port
+	if c.socket != nil {
+		c.pumpSocket()
+		return
+	}
 	if (c.state.ended() || c.dismissed) && !c.told {
 		if _, ok := p.reserve(c, 0, link.Disconnect, 0, control); !ok {
 			return

@@ -36,7 +36,7 @@ type deadlines struct {
 func (s *Shard) setDeadlines(c *Call, r *call.Request) {
 	settings := &s.dispatch.settings
 	whole := settings.RequestTimeout
-	if settings.DeadlineField != "" && !r.WebSocket {
+	if settings.DeadlineField != "" {
 		for i := range r.Fields {
 			if f := &r.Fields[i]; string(f.Name) == settings.DeadlineField {
 				if d, ok := parseDeadline(f.Value); ok && (whole == 0 || d < whole) {
@@ -47,11 +47,19 @@ func (s *Shard) setDeadlines(c *Call, r *call.Request) {
 			}
 		}
 	}
+	begin := settings.FirstByteTimeout
+	if r.WebSocket && whole > 0 {
+		// It is the handshake that has to be answered; what follows has no end to wait for.
+		if begin == 0 || whole < begin {
+			begin = whole
+		}
+		whole = 0
+	}
 	if whole > 0 {
 		c.answerBy = c.arrived + int64(whole)
 	}
-	if settings.FirstByteTimeout > 0 {
-		c.beginBy = c.arrived + int64(settings.FirstByteTimeout)
+	if begin > 0 {
+		c.beginBy = c.arrived + int64(begin)
 	}
 	s.arm(c)
 }

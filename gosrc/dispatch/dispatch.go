@@ -24,7 +24,7 @@ const (
 	DefaultQueueBytes    = 64 << 20         // bytes of their heads and bodies
 	DefaultQueueTimeout  = 10 * time.Second // then 503
 	DefaultWorkerTimeout = 60 * time.Second // how long calls wait while no worker is ready
-	maxUnclaimed         = 64               // offers a worker has not claimed yet, for each loop
+	maxUnclaimed         = 64               // offers a worker has not claimed yet, for each loop, at the most
 )
 
 // Settings is what a server's dispatch is told at its start.
@@ -56,6 +56,9 @@ type Settings struct {
 	// Recovered is told when it moves again. 0: never.
 	StallWarning       time.Duration
 	Stalled, Recovered func(w *Worker, loop int, d time.Duration)
+	// WebSocketQueue is how many messages of one WebSocket may wait for the app before
+	// reading from its client is paused.
+	WebSocketQueue int
 
 	// Access is told of every answer's head, nil when nobody wants to know.
 	Access func(loop int, line *AccessLine)
@@ -90,6 +93,7 @@ type Dispatch struct {
 	paths   map[string]pathClass // what is not ordinary
 	timed   bool                 // some call may have a deadline
 	lengths uint64               // a bit for each length of a path in it, modulo 64
+	timers  TimerStats
 }
 
 // New makes the dispatch of one server. counters has one entry for each loop.
@@ -100,6 +104,7 @@ func New(settings Settings, counters []*observe.Shard) *Dispatch {
 	for i := range settings.Loops {
 		d.shards = append(d.shards, &Shard{dispatch: d, index: i, counters: counters[i]})
 	}
+	d.shards[0].timers = newTimers(d.shards[0], &d.timers)
 	return d
 }
 
@@ -115,6 +120,9 @@ func (d *Dispatch) Drain() { d.draining.Store(true) }
 
 // Draining reports whether Drain was called.
 func (d *Dispatch) Draining() bool { return d.draining.Load() }
+
+// Timers is what became of the app's timers.
+func (d *Dispatch) Timers() *TimerStats { return &d.timers }
 
 // InFlight is how many calls have arrived and not ended.
 func (d *Dispatch) InFlight() int64 { return d.inFlight.Load() }

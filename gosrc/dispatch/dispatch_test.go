@@ -552,6 +552,33 @@ func TestUnclaimedCallsLeaveAStalledWorker(t *testing.T) {
 	}
 }
 
+func TestBatchesShrinkWhereACallTakesLongToBegin(t *testing.T) {
+	for _, c := range []struct {
+		cost time.Duration
+		want int
+	}{
+		{5 * time.Microsecond, maxUnclaimed}, {100 * time.Microsecond, 50},
+		{time.Millisecond, 5}, {10 * time.Millisecond, leastBatch},
+	} {
+		var b batch
+		at := int64(1e9)
+		for range 100 { // offered at once, claimed one by one
+			at += int64(c.cost)
+			b.note(1e9, at)
+		}
+		if got := b.limit(); got < c.want-1 || got > c.want+2 {
+			t.Errorf("a claim each %v: got batches of %d; want %d", c.cost, got, c.want)
+		}
+		for range 100 { // each offered when the one before was long begun
+			at += 1e6
+			b.note(at-1000, at)
+		}
+		if got := b.limit(); got != maxUnclaimed {
+			t.Errorf("prompt claims: got batches of %d; want %d", got, maxUnclaimed)
+		}
+	}
+}
+
 func TestCallsWaitWhileAllWorkersAreStalled(t *testing.T) {
 	b := newBench(t, nil)
 	w := b.worker(1)

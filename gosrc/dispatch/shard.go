@@ -32,6 +32,7 @@ type Shard struct {
 
 	deadlines *deadlines // nil until a call has one
 	refusals  map[observe.Counter]*refusalLog
+	timers    *timers // the app's; nil in all shards but the first
 
 	noWorkerSince int64 // since when no worker could take calls, 0: one can
 }
@@ -58,6 +59,7 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 	if d.timed {
 		s.setDeadlines(c, r)
 	}
+	c.webSocket = r.WebSocket
 	s.counters.Add(observe.CallsArrived, 1)
 	s.counters.Add(observe.CallsInFlight, 1)
 	inFlight := d.inFlight.Add(1)

@@ -26,8 +26,9 @@ type Worker struct {
 	ID   int
 	Link *link.Link
 
-	state atomic.Int32
-	held  atomic.Int64 // slots taken, over all loops
+	state   atomic.Int32
+	held    atomic.Int64 // slots taken, over all loops
+	claimed atomic.Int64 // calls begun since it started, over all loops
 
 	noRetry atomic.Bool
 	stalled atomic.Int64 // since when its loop stands still, 0: it moves
@@ -45,6 +46,9 @@ func (w *Worker) SetState(s WorkerState) { w.state.Store(int32(s)) }
 // Held is how many calls the worker holds: offered, claimed, or ended for their client
 // and not yet done.
 func (w *Worker) Held() int64 { return w.held.Load() }
+
+// Claimed is how many calls the worker has begun since it started.
+func (w *Worker) Claimed() int64 { return w.claimed.Load() }
 
 // NoRetry says that the worker is about to be killed for what its calls do: none of them
 // is run again.

@@ -33,6 +33,7 @@ func (s *Shard) Detach(w *Worker) (lost []LostCall) {
 		p.recovered()
 		s.ports = append(s.ports[:i:i], s.ports[i+1:]...)
 		p.takeBackAll()
+		s.timers.lost(p)
 		for slot := range p.calls {
 			if c := p.calls[slot]; c != nil {
 				if !c.state.ended() {
@@ -65,6 +66,7 @@ func (s *Shard) orphan(p *port, c *Call) (rerun bool) {
 	case s.dispatch.settings.RetrySafe && c.state == claimed && !c.spoke && !c.again && !c.fed &&
 		!p.worker.noRetry.Load() && safe(c.start):
 		c.again = true
+		c.startOver()
 		s.requeue(c)
 		return true
 	default:
@@ -72,6 +74,15 @@ func (s *Shard) orphan(p *port, c *Call) (rerun bool) {
 		s.recycle(c)
 	}
 	return false
+}
+
+// startOver forgets what the worker that ended was told, had received and had no room for.
+func (c *Call) startOver() {
+	c.forwarded, c.outstanding = c.flags&link.FlagLast != 0, 0
+	if !c.forwarded {
+		c.outstanding = int(binary.LittleEndian.Uint32(c.start[link.CallBodyLength:]))
+	}
+	c.told, c.dismissed, c.blocked = false, false, false
 }
 
 // safe says whether a call may be run twice: its method is safe (RFC 9110 9.2.1).
@@ -90,9 +101,11 @@ func (s *Shard) DrainWorker(w *Worker) {
 	if p := s.portOf(w); p != nil && !p.dead {
 		p.settle()
 		p.takeBackAll()
+		s.timers.drained(p)
 		if s.index == 0 {
 			p.notify(link.Drain)
 		}
+		s.restartSockets(p)
 	}
 }
 

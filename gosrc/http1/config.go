@@ -66,9 +66,9 @@ type Config struct {
 	// are valid. A Date or Server here replaces the one above.
 	Headers []call.Field
 
-	// WebSocket marks handshakes as such (RFC 6455 4.2.1); if it is false they are ordinary
-	// requests, and an app that ignores the Upgrade field answers them (RFC 9110 7.8).
-	WebSocket bool
+	// WebSockets judges handshakes (RFC 6455 4.2.1); if it is nil they are ordinary requests,
+	// and an app that ignores the Upgrade field answers them (RFC 9110 7.8).
+	WebSockets call.WebSockets
 
 	// Proxies are the peers whose X-Forwarded-Proto and X-Forwarded-For are believed; nil:
 	// nobody's.
@@ -81,8 +81,9 @@ type Config struct {
 	// Refused is told of every answer that the core gave by itself. inCall says that it
 	// ended a call that had begun. May be nil.
 	Refused func(r *Refusal, inCall bool)
-	// KeepAliveExpired is told of connections closed by TimeoutKeepAlive. May be nil.
-	KeepAliveExpired func()
+	// SilenceExpired is told of connections closed without a word: used ones by
+	// TimeoutKeepAlive, those that never began a request by TimeoutHeader. May be nil.
+	SilenceExpired func(used bool)
 	// Log takes a line about an answer that could not be sent as the app wanted it. May be
 	// nil.
 	Log func(level, message string)

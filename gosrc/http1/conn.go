@@ -12,7 +12,8 @@ type Conn struct {
 	config     *Config
 	carrier    call.Carrier
 	dispatcher call.Dispatcher
-	call       call.Call // in flight; nil once either side is done with it
+	call       call.Call      // in flight; nil once either side is done with it
+	handshake  call.Handshake // that the call in flight may accept; nil if it is none
 
 	peer, local call.Addr
 
@@ -153,8 +154,8 @@ func (c *Conn) Timeout() {
 	case !c.active && c.headBy != 0:
 		c.refuse(slowHead)
 	case !c.active:
-		if f := c.config.KeepAliveExpired; f != nil && c.requests > 0 {
-			f()
+		if f := c.config.SilenceExpired; f != nil {
+			f(c.requests > 0)
 		}
 		c.close()
 	case c.body.done() || c.paused || c.expect:
@@ -235,7 +236,7 @@ func (c *Conn) leave() {
 // release gives everything back. Nothing happens afterwards.
 func (c *Conn) release() {
 	c.closed = true
-	c.call = nil
+	c.call, c.handshake = nil, nil
 	if c.head != nil {
 		c.config.Pool.recycleHead(c.head)
 		c.head = nil

@@ -348,7 +348,13 @@ func TestTimeouts(t *testing.T) {
 	})
 	t.Run("keep-alive", func(t *testing.T) {
 		expired := 0
-		r := newRig(t, func(c *Config) { c.KeepAliveExpired = func() { expired++ } })
+		r := newRig(t, func(c *Config) {
+			c.SilenceExpired = func(used bool) {
+				if used {
+					expired++
+				}
+			}
+		})
 		r.send(get)
 		r.last(1).ok("hi")
 		r.wire.now += int64(time.Second)
@@ -589,14 +595,18 @@ func TestWebSocketHandshake(t *testing.T) {
 		{"HTTP/1.0", true, strings.Replace(in, "1.1", "1.0", 1), false},
 		{"body", true, strings.Replace(in, "Host", "Content-Length: 1\r\nHost", 1), false},
 	} {
-		r := newRig(t, func(c *Config) { c.WebSocket = test.on })
+		r := newRig(t, func(c *Config) {
+			if test.on {
+				c.WebSockets = anySockets{}
+			}
+		})
 		r.send(test.in)
 		c := r.last(1)
 		if c.ws != test.want || (c.scheme == "ws") != test.want {
 			t.Errorf("%s: handshake %v, scheme %s; want %v", test.name, c.ws, c.scheme, test.want)
 		}
 	}
-	r := newRig(t, func(c *Config) { c.WebSocket = true })
+	r := newRig(t, func(c *Config) { c.WebSockets = anySockets{} })
 	r.send(in + "frames")
 	if rest := r.Detach(); string(rest) != "frames" || r.wire.paused || r.wire.deadline != 0 {
 		t.Errorf("rest %q, paused %v, deadline %d", rest, r.wire.paused, r.wire.deadline)

@@ -189,12 +189,6 @@ func (h *head) persistent() bool {
 // hasBody reports whether a body follows.
 func (h *head) hasBody() bool { return h.chunked || h.length > 0 }
 
-// handshake reports whether it is a WebSocket handshake (RFC 6455 4.2.1). Its details are
-// the WebSocket package's to judge.
-func (h *head) handshake() bool {
-	return h.webSocket && h.upgrade && h.version == 11 && !h.hasBody() && string(h.method) == "GET"
-}
-
 // fill makes the head a call's request.
 func (h *head) fill(r *call.Request) {
 	if h.absoluteHost {

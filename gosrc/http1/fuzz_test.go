@@ -120,7 +120,7 @@ func FuzzConn(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in, moves []byte) {
 		r := newRig(t, func(c *Config) {
 			c.LimitBody, c.LimitDiscard, c.LimitHeaderBytes = 500, 50, 500
-			c.WebSocket = true
+			c.WebSockets = anySockets{}
 		})
 		r.app.room = 20
 		r.app.start = func(c *appCall) bool {

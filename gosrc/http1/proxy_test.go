@@ -83,7 +83,7 @@ func TestForwarded(t *testing.T) {
 			}
 		})
 	}
-	r := newRig(t, func(c *Config) { c.Proxies, c.WebSocket = NewTrusted([]string{"*"}), true })
+	r := newRig(t, func(c *Config) { c.Proxies, c.WebSockets = NewTrusted([]string{"*"}), anySockets{} })
 	r.send("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
 	if c := r.last(1); c.scheme != "wss" {
 		t.Errorf("scheme %s; want wss", c.scheme)

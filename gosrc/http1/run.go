@@ -1,9 +1,5 @@
 package http1
 
-import (
-	"spvn/gosrc/call"
-)
-
 // run takes steps as long as there is input for one. b is new input; nil stands for what
 // the connection kept.
 func (c *Conn) run(b []byte) {
@@ -178,9 +174,13 @@ func (c *Conn) begin(h *head, b []byte) int {
 	h.fill(r)
 	r.Scheme, r.Client, r.Server = c.scheme, c.peer, c.local
 	r.Continue, r.Body, r.BodyLast = c.expect, first, c.body.done()
-	if c.config.WebSocket && h.handshake() {
-		r.WebSocket = true
-		r.Scheme |= call.WS
+	c.handshake = nil
+	if h.webSocket && c.config.WebSockets != nil && !c.judge(h, r) {
+		pool.recycleHead(h)
+		if decoded != nil {
+			pool.recycle(decoded)
+		}
+		return used
 	}
 	if h.forwarded && c.config.Proxies != nil && c.trusts() {
 		c.config.Proxies.forward(r)

@@ -72,7 +72,7 @@ const (
 	Stop          = 7  // call 0: run lifespan shutdown, answer STOPPED, end
 	WsMessage     = 8  // a message or, with FLAG_MORE, a part of it; u32 opcode, u32 length, bytes
 	WsClosed      = 9  // u16 code, u16 reason length, u32 0, reason
-	Timer         = 10 // call 0: u64 timer, u64 due
+	Timer         = 10 // a due time of a timer; the call is a slot that the worker claims before it runs it; TIMER payload
 )
 
 // Payload of CALL_HTTP and CALL_WEBSOCKET: this, then method, path, raw path, query, client host, server host; then for each field u32 name length, u32 value length, name, value (nothing is aligned); then the first part of the body.
@@ -110,6 +110,10 @@ const (
 	WsAccept      = 13 // u32 subprotocol length, u32 field count, u32 field bytes, u32 0, subprotocol, fields as in CALL
 	WsSend        = 14 // as WS_MESSAGE
 	WsClose       = 15 // as WS_CLOSED
+	WsCredit      = 16 // u32 messages, u32 bytes: what the app received of a WebSocket's messages
+	TimerSet      = 17 // call 0, outbox 0: TIMER_SET payload
+	TimerCancel   = 18 // call 0, outbox 0: u32 flags as in TIMER_SET, u32 key length, key
+	TimerDone     = 19 // call 0, outbox 0: u64 call of the TIMER record, u64 not 0 if it failed
 )
 
 // Payload of BODY and RESPONSE_BODY: this, then the bytes.
@@ -128,9 +132,37 @@ const (
 	ResponseBodyLength = 12 // u32
 )
 
+// Payload of TIMER: this, then key and data. A worker that does not claim it in time may find it taken back.
+const (
+	TimerFixedSize  = 24
+	TimerNumber     = 0  // u64: which due time of its timer, counted from 1
+	TimerDue        = 8  // i64: when it was due, wall-clock ns since 1970
+	TimerKeyLength  = 16 // u32
+	TimerDataLength = 20 // u32
+)
+
+// Payload of TIMER_SET: this, then key and data.
+const (
+	TimerSetFixedSize  = 40
+	TimerSetInterval   = 0  // u64 ns; 0: once
+	TimerSetFirst      = 8  // u64 ns until the first due time
+	TimerSetJitter     = 16 // u64 ns: how much later than due a firing may come, at random
+	TimerSetFlags      = 24 // u32
+	TimerSetKeyLength  = 28 // u32
+	TimerSetDataLength = 32 // u32; u32 0 follows
+	TimerAll           = 1  // flag: every worker that has set it runs each due time, not one of them
+	TimerOverlap       = 2  // flag: a due time is run although the one before still runs
+	TimerLocal         = 4  // flag: it is this worker's alone and ends with it
+	TimerAny           = 8  // flag: its data says all, so that workers that have not set it run it too
+)
+
 // Flow control.
 const (
 	SendWindowStream   = 65536   // bytes of a streamed answer that may be on their way from the app to the kernel
 	SendWindowComplete = 1048576 // the same for an answer whose first body message is its last
 	BodyWindow         = 65536   // bytes of a request body forwarded and not yet received by the app
+	WsWindow           = 262144  // bytes of WebSocket messages forwarded and not yet received by the app; reached by the message that passes it
+	WsCreditMessages   = 4       // a worker writes WS_CREDIT once it has so many messages to tell of,
+	WsCreditBytes      = 16384   // or so many bytes, or something else to write for that call
+	WsSendCost         = 8       // what each WS_SEND takes of the send window besides its bytes, so that empty messages are bounded too
 )

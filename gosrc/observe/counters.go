@@ -85,6 +85,23 @@ const (
 	RejectedWrongProtocol  // a TLS hello or an HTTP/2 preface on a plaintext HTTP/1.1 port
 	RejectedInBody         // the body of a call that had begun broke the rules
 
+	// WebSocket connections; accepted = closed + open, and closing ones are open too.
+	WebSocketsAccepted      // a handshake was granted
+	WebSocketsClosed        // for whatever reason
+	WebSocketsOpen          // gauge
+	WebSocketsClosing       // gauge: the peer's close frame is due
+	WebSocketsRefused       // the handshake broke the rules: 400, 405 or 426
+	WebSocketsMessagesIn    // whole messages
+	WebSocketsMessagesOut   //
+	WebSocketsPingsIn       //
+	WebSocketsPingsOut      //
+	WebSocketsTimedOutPing  // --ws-ping-timeout passed
+	WebSocketsTimedOutSend  // --timeout-ws-send passed
+	WebSocketsTooLarge      // 1009: a message was larger than --ws-max-size
+	WebSocketsOverBudget    // 1009: incomplete messages took too much memory
+	WebSocketsNotText       // 1007
+	WebSocketsProtocolError // 1002
+
 	LinkRecordsIn    // from workers
 	LinkRecordsOut   // to workers
 	LinkBells        // doorbells rung
@@ -169,6 +186,22 @@ var counterNames = [NumCounters]string{
 	ConnectionsOpen:        "connections.open",
 	ConnectionsIdle:        "connections.idle",
 	ConnectionsReadsPaused: "connections.reads_paused",
+
+	WebSocketsAccepted:      "websockets.accepted",
+	WebSocketsClosed:        "websockets.closed",
+	WebSocketsOpen:          "websockets.open",
+	WebSocketsClosing:       "websockets.closing",
+	WebSocketsRefused:       "websockets.refused",
+	WebSocketsMessagesIn:    "websockets.messages_in",
+	WebSocketsMessagesOut:   "websockets.messages_out",
+	WebSocketsPingsIn:       "websockets.pings_in",
+	WebSocketsPingsOut:      "websockets.pings_out",
+	WebSocketsTimedOutPing:  "websockets.timed_out.ping",
+	WebSocketsTimedOutSend:  "websockets.timed_out.send",
+	WebSocketsTooLarge:      "websockets.failed_by.too_large",
+	WebSocketsOverBudget:    "websockets.failed_by.over_budget",
+	WebSocketsNotText:       "websockets.failed_by.not_text",
+	WebSocketsProtocolError: "websockets.failed_by.protocol_error",
 
 	LinkRecordsIn:    "link.records_in",
 	LinkRecordsOut:   "link.records_out",

@@ -16,7 +16,7 @@ import (
 const (
 	acceptsAWakeUp = 128                   // so that open connections are not starved by new ones
 	acceptPause    = 50 * time.Millisecond // while there is no descriptor to be had
-	shedAtOnce     = 32                    // idle connections closed when descriptors run short
+	shedAtOnce     = 4                     // idle connections closed when descriptors run short
 )
 
 // listener is a listening socket in one loop's epoll set.

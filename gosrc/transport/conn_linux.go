@@ -35,7 +35,8 @@ type conn struct {
 	blocked  bool // waits for EPOLLOUT
 	dirty    bool // listed in Loop.dirty
 	inWheel  bool
-	idle     bool   // listed in Loop.idle
+	idle     bool   // has no call in flight
+	listed   bool   // in Loop.idle: nor output that waits
 	interest uint32 // what epoll was told
 
 	out     []byte // output; the first outAt bytes have left
@@ -50,15 +51,25 @@ type conn struct {
 	idleNext, idlePrev   *conn
 }
 
-var _ call.Carrier = (*conn)(nil)
+var (
+	_ call.Carrier  = (*conn)(nil)
+	_ call.Switcher = (*conn)(nil)
+)
+
+// Switch implements call.Switcher.
+func (c *conn) Switch(p call.Protocol) { c.protocol = p }
 
 // Now implements call.Carrier.
 func (c *conn) Now() int64 { return c.loop.now }
 
-// Buffer implements call.Carrier.
+// Buffer implements call.Carrier. What has left makes room first: the output of a stream
+// whose client is never quite done with it would grow by all that it ever sent.
 func (c *conn) Buffer() []byte {
-	if c.out == nil {
+	switch {
+	case c.out == nil:
 		c.out = c.loop.buffer()
+	case c.outAt > 0 && c.outAt >= len(c.out)-c.outAt:
+		c.out, c.outAt = c.out[:copy(c.out, c.out[c.outAt:])], 0
 	}
 	return c.out
 }
@@ -69,6 +80,9 @@ func (c *conn) Commit(b []byte) {
 		return
 	}
 	c.out = b
+	if c.listed {
+		c.loop.idle.remove(c)
+	}
 	if !c.dirty && !c.blocked {
 		c.loop.soil(c)
 	}
@@ -109,12 +123,23 @@ func (c *conn) Idle(idle bool) {
 	if idle == c.idle || c.phase != open {
 		return
 	}
+	c.idle = idle
 	if idle {
-		c.loop.idle.push(c)
+		c.rest()
 		c.loop.counters.Add(observe.ConnectionsIdle, 1)
 	} else {
-		c.loop.idle.remove(c)
+		if c.listed {
+			c.loop.idle.remove(c)
+		}
 		c.loop.counters.Dec(observe.ConnectionsIdle)
+	}
+}
+
+// rest lists the connection as one that may be closed to make room, if it is idle and its last
+// answer has left.
+func (c *conn) rest() {
+	if c.idle && !c.listed && c.Buffered() == 0 {
+		c.loop.idle.push(c)
 	}
 }
 
@@ -125,6 +150,7 @@ func (c *conn) Close() {
 	}
 	c.Idle(false)
 	c.phase = finishing
+	c.discard = lingerBytes
 	if !c.dirty && !c.blocked {
 		c.loop.soil(c)
 	}
@@ -134,6 +160,13 @@ func (c *conn) Close() {
 func (c *conn) Abort() {
 	if c.phase == gone {
 		return
+	}
+	if c.outAt < len(c.out) && !c.blocked {
+		// What the app sent before its end is not kept back; whether it arrives is not
+		// waited for.
+		if n, errno := write(int(c.fd), c.out[c.outAt:]); errno == 0 {
+			c.loop.counters.Add(observe.BytesOut, uint64(n))
+		}
 	}
 	c.reset()
 	c.destroy()
@@ -304,7 +337,9 @@ func (c *conn) flush() {
 	}
 	if c.phase == finishing {
 		c.linger()
+		return
 	}
+	c.rest()
 }
 
 func (c *conn) writeDeadline() {
@@ -323,7 +358,6 @@ func (c *conn) linger() {
 	}
 	unix.Shutdown(int(c.fd), unix.SHUT_WR)
 	c.phase = lingering
-	c.discard = lingerBytes
 	c.protocolAt = 0
 	c.writeAt = c.loop.now + int64(lingerTime)
 	c.loop.wheel.set(c, c.writeAt)
@@ -428,7 +462,8 @@ func read(fd int, b []byte) (int, unix.Errno) {
 	return int(n), errno
 }
 
+// write is send(2), since an app may give SIGPIPE its deadly default back.
 func write(fd int, b []byte) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
 	return int(n), errno
 }

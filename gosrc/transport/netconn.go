@@ -31,9 +31,10 @@ type netConn struct {
 	peerDone  bool
 	dirty     bool
 	idle      bool
-	idleSince int64
-	reading   bool // the reader waits for more
-	writing   bool // the writer has output
+	idleSince uint64           // the loop's count of connections that became idle
+	reading   bool             // the reader waits for more
+	then      func(heard bool) // see lookFirst; nil: nobody asked
+	writing   bool             // the writer has output
 
 	out     []byte
 	inWrite int         // bytes the writer has
@@ -45,7 +46,13 @@ type netConn struct {
 	output chan []byte // loop -> writer; closed at the end
 }
 
-var _ call.Carrier = (*netConn)(nil)
+var (
+	_ call.Carrier  = (*netConn)(nil)
+	_ call.Switcher = (*netConn)(nil)
+)
+
+// Switch implements call.Switcher.
+func (c *netConn) Switch(p call.Protocol) { c.protocol = p }
 
 // Now implements call.Carrier.
 func (c *netConn) Now() int64 { return c.loop.now }
@@ -91,7 +98,7 @@ func (c *netConn) Resume() {
 
 // readOn lets the reader go on if it waits.
 func (c *netConn) readOn() {
-	if c.reading && !c.paused && c.phase != gone {
+	if c.reading && !c.paused && !c.peerDone && c.phase != gone {
 		c.reading = false
 		c.more <- true
 	}
@@ -119,12 +126,48 @@ func (c *netConn) due() {
 		c.Deadline(c.dueAt)
 		return
 	}
-	c.dueAt = 0
-	if c.phase == open {
-		c.protocol.Timeout()
-	} else {
+	if c.phase != open {
 		c.destroy()
+		return
 	}
+	at := c.dueAt
+	c.lookFirst(func(heard bool) {
+		if !heard && c.dueAt == at {
+			c.dueAt = 0
+			c.protocol.Timeout()
+		}
+	})
+}
+
+// lookFirst has f run once it is certain that the peer has sent nothing that the loop does
+// not know of; heard says that there was something after all. An idle connection ends only
+// so: a request that was sent in time must not be lost.
+func (c *netConn) lookFirst(f func(heard bool)) {
+	if c.reading || c.peerDone {
+		f(false) // the reader is not at work
+		return
+	}
+	first := c.then == nil
+	c.then = f
+	if first {
+		c.nc.SetReadDeadline(time.Unix(1, 0)) // makes the reader come back
+	}
+}
+
+// looked ends what lookFirst began.
+func (c *netConn) looked(heard bool) {
+	if f := c.then; f != nil {
+		c.then = nil
+		c.nc.SetReadDeadline(time.Time{})
+		if c.phase == open {
+			f(heard)
+		}
+	}
+}
+
+// drain tells the protocol that the server stops.
+func (c *netConn) drain() {
+	c.lookFirst(func(bool) { c.protocol.Drain() })
 }
 
 // Idle implements call.Carrier.
@@ -132,8 +175,10 @@ func (c *netConn) Idle(idle bool) {
 	if idle == c.idle {
 		return
 	}
-	c.idle, c.idleSince = idle, c.loop.now
+	c.idle = idle
 	if idle {
+		c.loop.idled++
+		c.idleSince = c.loop.idled
 		c.loop.counters.Add(observe.ConnectionsIdle, 1)
 	} else {
 		c.loop.counters.Dec(observe.ConnectionsIdle)
@@ -144,17 +189,34 @@ func (c *netConn) Idle(idle bool) {
 func (c *netConn) Close() {
 	if c.phase == open {
 		c.Idle(false)
-		c.phase = finishing
+		c.phase, c.discard = finishing, lingerBytes
+		c.dueAt = 0 // of the protocol, which is done
 		c.soil()
 	}
 }
 
 // Abort implements call.Carrier.
 func (c *netConn) Abort() {
+	if c.phase == gone {
+		return
+	}
+	if len(c.out) > 0 && !c.writing {
+		c.writeNow(c.out)
+	}
 	if t, ok := c.nc.(*net.TCPConn); ok {
 		t.SetLinger(0) // a cut answer must not look complete: a reset, not a FIN
 	}
 	c.destroy()
+}
+
+// writeNow writes what the kernel takes at once, so that what the app sent before its end
+// is not kept back.
+func (c *netConn) writeNow(b []byte) {
+	if s, ok := c.nc.(syscall.Conn); ok {
+		if raw, err := s.SyscallConn(); err == nil {
+			raw.Control(func(fd uintptr) { unix.SendmsgN(int(fd), b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) })
+		}
+	}
 }
 
 // flush hands the output to the writer, unless that is busy.
@@ -179,7 +241,7 @@ func (c *netConn) linger() {
 		c.destroy()
 		return
 	}
-	c.phase, c.discard = lingering, lingerBytes
+	c.phase = lingering
 	c.Deadline(c.loop.now + int64(lingerTime))
 	c.paused = false
 	c.readOn()
@@ -234,12 +296,40 @@ func (c *netConn) read() {
 	buffer := make([]byte, netInput)
 	for {
 		n, err := c.nc.Read(buffer)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			// Go says so without a look at the socket.
+			n, err = c.readNow(buffer)
+		}
 		together := n > 0 && err == nil && c.finFollows()
 		c.loop.Post(func() { c.received(buffer[:n], together, err) })
 		if !<-c.more {
 			return
 		}
 	}
+}
+
+// readNow reads what is there. n is 0 and err nil when that is nothing.
+func (c *netConn) readNow(b []byte) (n int, err error) {
+	s, ok := c.nc.(syscall.Conn)
+	if !ok {
+		return 0, nil
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if failed := raw.Control(func(fd uintptr) { n, _, err = unix.Recvfrom(int(fd), b, unix.MSG_DONTWAIT) }); failed != nil {
+		return 0, failed
+	}
+	switch {
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 // finFollows looks whether the peer's FIN is right behind what was read.
@@ -273,7 +363,7 @@ func (c *netConn) received(b []byte, together bool, err error) {
 		case open:
 			c.protocol.Receive(b)
 		default:
-			if c.discard -= len(b); c.discard <= 0 && c.phase == lingering {
+			if c.discard -= len(b); c.discard <= 0 {
 				c.destroy()
 				return
 			}
@@ -296,6 +386,7 @@ func (c *netConn) received(b []byte, together bool, err error) {
 		c.lose()
 		return
 	}
+	c.looked(len(b) > 0)
 	c.readOn()
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +35,8 @@ type NetLoop struct {
 	now       int64
 	conns     map[*netConn]struct{}
 	dirty     []*netConn
-	listeners []net.Listener
+	idled     uint64
+	listeners []*netListener
 	draining  bool
 	stopped   bool
 
@@ -137,7 +139,7 @@ func (l *NetLoop) turn() {
 		l.guard("message", f)
 	}
 	l.engine.Publish()
-	for l.engine.Turn() {
+	for n := 0; n < turnsAWakeUp && l.engine.Turn(); n++ {
 		l.flush()
 		l.engine.Publish()
 	}
@@ -190,13 +192,29 @@ func (l *NetLoop) Listen(fd int, local call.Addr, wildcard, unixSocket bool) err
 	if u, ok := ln.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false)
 	}
-	l.listeners = append(l.listeners, ln)
-	go l.accept(ln, local, wildcard)
+	own := &netListener{Listener: ln, address: local, wildcard: wildcard}
+	l.listeners = append(l.listeners, own)
+	go l.accept(own)
 	return nil
 }
 
+// netListener is a listening socket of a NetLoop.
+type netListener struct {
+	net.Listener
+	address  call.Addr
+	wildcard bool // the local address is the connection's own
+}
+
+// local is the address that a connection's client knows.
+func (ln *netListener) local(nc net.Conn) call.Addr {
+	if ln.wildcard {
+		return netAddr(nc.LocalAddr())
+	}
+	return ln.address
+}
+
 // accept ends when its listener is closed.
-func (l *NetLoop) accept(ln net.Listener, local call.Addr, wildcard bool) {
+func (l *NetLoop) accept(ln *netListener) {
 	for {
 		nc, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -211,11 +229,7 @@ func (l *NetLoop) accept(ln net.Listener, local call.Addr, wildcard bool) {
 			time.Sleep(acceptPause) // the kernel's backlog keeps who comes
 			continue
 		}
-		own := local
-		if wildcard {
-			own = netAddr(nc.LocalAddr())
-		}
-		l.Post(func() { l.adopt(nc, netAddr(nc.RemoteAddr()), own) })
+		l.Post(func() { l.adopt(nc, netAddr(nc.RemoteAddr()), ln.local(nc)) })
 	}
 }
 
@@ -233,12 +247,14 @@ func netAddr(a net.Addr) call.Addr {
 
 // adopt takes over a connection.
 func (l *NetLoop) adopt(nc net.Conn, peer, local call.Addr) {
-	if limit := l.config.MaxConnections; limit > 0 && l.shared.open.Load() >= int64(limit) && l.shed(shedAtOnce) == 0 {
+	if limit := l.config.MaxConnections; limit > 0 && l.shared.open.Load() >= int64(limit) && l.shed(1) == 0 {
 		l.counters.Add(observe.ConnectionsOverLimit, 1)
 		nc.Close()
 		return
 	}
-	c := &netConn{loop: l, nc: nc, more: make(chan bool, 2), output: make(chan []byte, 1), idle: true, idleSince: l.now}
+	c := &netConn{loop: l, nc: nc, more: make(chan bool, 2), output: make(chan []byte, 1), idle: true}
+	l.idled++
+	c.idleSince = l.idled
 	l.conns[c] = struct{}{}
 	l.shared.open.Add(1)
 	l.counters.Add(observe.ConnectionsAccepted, 1)
@@ -248,37 +264,71 @@ func (l *NetLoop) adopt(nc net.Conn, peer, local call.Addr) {
 	go c.read()
 	go c.write()
 	if l.draining {
-		c.protocol.Drain()
+		c.drain()
 	}
 }
 
-// shed closes up to n of the longest idle connections and returns how many it closed.
+// shed closes up to n of the longest idle connections and returns how many it found. Those
+// that have something to say after all stay.
 func (l *NetLoop) shed(n int) int {
-	closed := 0
-	for ; closed < n; closed++ {
+	found := 0
+	for ; found < n; found++ {
 		var oldest *netConn
 		for c := range l.conns {
-			if c.idle && (oldest == nil || c.idleSince < oldest.idleSince) {
+			if c.idle && c.Buffered() == 0 && c.then == nil && (oldest == nil || c.idleSince < oldest.idleSince) {
 				oldest = c
 			}
 		}
 		if oldest == nil {
 			break
 		}
-		oldest.lose()
+		oldest.lookFirst(func(heard bool) {
+			if !heard && oldest.idle {
+				l.counters.Add(observe.ConnectionsShed, 1)
+				oldest.lose()
+			}
+		})
 	}
-	l.counters.Add(observe.ConnectionsShed, uint64(closed))
-	return closed
+	return found
 }
 
-// Drain, on the loop's goroutine, says that the server stops: the listeners close, and
-// every connection is told.
+// Drain, on the loop's goroutine, says that the server stops: what is in the listeners'
+// backlogs is accepted and served, they close, and every connection is told.
 func (l *NetLoop) Drain() {
-	l.closeListeners()
 	l.draining = true
 	for c := range l.conns {
 		if c.phase == open {
-			l.guard("connection", c.protocol.Drain)
+			l.guard("connection", c.drain)
+		}
+	}
+	for _, ln := range l.listeners {
+		l.acceptAll(ln)
+	}
+	l.closeListeners()
+}
+
+// acceptAll takes what is left in the backlog before the listener closes.
+func (l *NetLoop) acceptAll(ln *netListener) {
+	s, ok := ln.Listener.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return
+	}
+	for {
+		fd := -1
+		raw.Control(func(listener uintptr) { fd, _, err = unix.Accept(int(listener)) })
+		if err != nil || fd < 0 {
+			return
+		}
+		unix.CloseOnExec(fd)
+		f := os.NewFile(uintptr(fd), "connection")
+		nc, err := net.FileConn(f)
+		f.Close()
+		if err == nil {
+			l.adopt(nc, netAddr(nc.RemoteAddr()), ln.local(nc))
 		}
 	}
 }

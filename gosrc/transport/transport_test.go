@@ -40,6 +40,7 @@ type scripted struct {
 	rig     *rig
 	carrier call.Carrier
 	got     bytes.Buffer
+	stays   bool // after the peer's FIN
 }
 
 func (p *scripted) Receive(b []byte) {
@@ -62,6 +63,8 @@ func (p *scripted) Receive(b []byte) {
 		case "busy":
 			p.carrier.Idle(false)
 			p.carrier.Commit(append(p.carrier.Buffer(), "busy\n"...))
+		case "stay":
+			p.stays = true
 		case "pause":
 			p.carrier.Pause()
 			p.carrier.Deadline(p.carrier.Now() + int64(200*time.Millisecond))
@@ -79,7 +82,9 @@ func (p *scripted) Receive(b []byte) {
 }
 func (p *scripted) PeerClosed(together bool, unread int) {
 	p.rig.note("peer closed %v", together)
-	p.carrier.Close()
+	if !p.stays {
+		p.carrier.Close()
+	}
 }
 func (p *scripted) Sent(n int) { p.rig.note("sent") }
 func (p *scripted) Timeout() {
@@ -284,10 +289,40 @@ func TestCloseLetsThePeerReadTheLastAnswer(t *testing.T) {
 	})
 }
 
+// Input behind the last request must not end an answer that is still on its way.
+func TestCloseLetsTheOutputLeaveWhateverComesIn(t *testing.T) {
+	onBoth(t, func(c *Config) { c.WriteTimeout = 10 * time.Second }, func(t *testing.T, r *rig) {
+		const size = 16 << 20 // more than the kernel takes
+		c := r.dial()
+		r.say(c, fmt.Sprintf("big %d\nclose", size))
+		if _, err := io.ReadFull(c, make([]byte, size/4)); err != nil {
+			t.Fatal(err)
+		}
+		r.say(c, "one more thing")
+		if n, err := io.Copy(io.Discard, c); err != nil || n != size-size/4+4 {
+			t.Errorf("got %d bytes more (%v); want %d", n, err, size-size/4+4)
+		}
+	})
+}
+
+// A FIN that comes while reading is paused does not hide what stands before it.
+func TestFinBehindPausedInput(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, r *rig) {
+		c := r.dial()
+		r.say(c, "stay\npause")
+		r.wait("the pause", func() bool { return r.counter(observe.ConnectionsReadsPaused) == 1 })
+		r.say(c, "echo behind")
+		c.CloseWrite()
+		r.hear(c, "timeout") // the deadline that pause sets resumes
+		r.hear(c, "behind")
+	})
+}
+
 func TestAbortResets(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, r *rig) {
 		c := r.dial()
-		r.say(c, "abort")
+		r.say(c, "echo last words\nabort")
+		r.hear(c, "last words")
 		if err := r.ends(c); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("got %v; want a reset", err)
 		}
@@ -394,10 +429,14 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 		if err := r.ends(silent[0]); err != nil {
 			t.Errorf("got %v from a connection that made room; want a clean end", err)
 		}
+		for _, c := range silent[1:] {
+			r.say(c, "echo 3")
+			r.hear(c, "3")
+		}
 		r.say(busy, "echo 2")
 		r.hear(busy, "2")
-		if r.counter(observe.ConnectionsShed) == 0 {
-			t.Error("got no connection shed")
+		if n := r.counter(observe.ConnectionsShed); n != 1 {
+			t.Errorf("got %d connections shed; want 1", n)
 		}
 	})
 }

@@ -102,7 +102,7 @@ struct Link {
     Outbox *outboxes;
     uint32_t first_inbox; /* where the next drain begins, so that no inbox starves the others */
 
-    PyObject *app, *loop, *on_error, *on_control;
+    PyObject *app, *loop, *on_error, *on_control, *on_timer; /* on_timer may be NULL */
     PyObject *call_soon, *create_future; /* the loop's */
     PyObject *task_type, *task_options, *cancelled_error;
     PyObject *root_path;       /* str */
@@ -123,6 +123,7 @@ struct Link {
     unsigned long thread;    /* of the last drain */
     bool detached;           /* nothing may be written; unmapped once no drain is on the stack */
     bool pathsend;           /* the extension is offered */
+    bool alone;              /* no other worker could run what this one has not begun */
     bool resume_scheduled;   /* the loop will call _resume */
     bool flush_scheduled;    /* the loop will call _flush */
     Cache cache;
@@ -131,6 +132,8 @@ struct Link {
 PyTypeObject *link_type_new(PyObject *module);
 /* Raises and returns -1 when nothing can be written to the link any more. */
 int link_check(Link *link);
+/* The same, and checks that the link was attached and this is its thread: for methods. */
+int link_usable_here(Link *link);
 /* Whether the memory is there and belongs to this process. */
 static inline bool link_usable(const Link *link)
 {
@@ -173,6 +176,18 @@ void link_free(Link *link);
 /* drain.c */
 
 PyObject *link_drain(Link *link, bool rung);
+/* Gives up a link whose memory makes no sense: raises and returns -1. */
+int link_corrupt(Link *link, const char *what);
+/* Moves a slot from offered to claimed; false when the core took back what it was offered for. */
+bool slot_claim(Link *link, uint64_t id, uint64_t now);
+
+/* timer.c */
+
+/* Takes a TIMER record. -1: on_timer raised. */
+int timer_due(Link *link, Inbox *in, const uint8_t *record, uint32_t length);
+PyObject *timer_set(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *timer_cancel(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *timer_done(PyObject *self, PyObject *args);
 
 /* scope.c */
 
@@ -226,7 +241,7 @@ struct Call {
     PyObject *method, *target, *query; /* str, bytes, bytes: for the request line */
     PyObject *first;                   /* the body that came with the start, NULL for none */
     Chunk *chunks_first, *chunks_last; /* what came later and was not received */
-    uint64_t credit_due;               /* BODY_CREDIT that is to be written */
+    uint64_t credit_due;               /* BODY_CREDIT or WS_CREDIT that is to be written */
     WaitList receivers;
 
     /* The answer. */
@@ -264,6 +279,7 @@ struct Call {
 
     /* WebSocket. */
     PyObject *ws_parts;  /* list of bytes: a message that is not complete */
+    uint32_t ws_received; /* messages of which WS_CREDIT is to tell */
     bool ws_close_due;   /* the app returned without one */
     uint8_t ws_opcode;
     uint16_t ws_code;    /* for websocket.disconnect */
@@ -364,8 +380,8 @@ int receive_next(Call *call, PyObject **message);
 bool receive_ready(const Call *call);
 /* Adds a part of the body. */
 int receive_body(Call *call, const uint8_t *bytes, uint32_t length, bool last);
-/* Adds a WebSocket message; receiving it gives credit for so many bytes. */
-int receive_websocket(Call *call, PyObject *payload, uint8_t opcode, uint32_t credit);
+/* Adds a WebSocket message, which is bytes. */
+int receive_websocket(Call *call, PyObject *payload, uint8_t opcode);
 /* Takes the oldest part; the reference is the caller's. last may be NULL. */
 PyObject *receive_pop(Call *call, bool *last);
 void receive_clear(Call *call);

@@ -11,8 +11,10 @@
 
 #define LONGEST_DRAIN 2000000u /* nanoseconds */
 /* Without eager tasks the app's first step comes later than its claim. One claim in a turn of
- * the loop keeps what is claimed close to what runs. */
-#define MOST_STARTS (SPVN_EAGER ? 64 : 1)
+ * the loop keeps what is claimed close to what runs, so that no call is stuck behind one that
+ * blocks the loop while another worker could run it. A worker that has no others beside it
+ * loses nothing by taking more, and a turn of the loop costs more than a call. */
+#define MOST_STARTS(link) (SPVN_EAGER ? 64 : (link)->alone ? 16 : 1)
 
 static PyObject *resume(PyObject *self, PyObject *Py_UNUSED(unused)) { return link_drain((Link *)self, false); }
 
@@ -20,15 +22,14 @@ static PyMethodDef resume_method = {"resume", resume, METH_NOARGS, NULL};
 
 static _Atomic uint32_t *draining_word(Link *link) { return (_Atomic uint32_t *)(void *)(link->memory + SPVN_HEADER_DRAINING); }
 
-static int corrupt(Link *link, const char *what)
+int link_corrupt(Link *link, const char *what)
 {
     link_detach(link);
     PyErr_Format(PyExc_RuntimeError, "The link to the core is corrupt: %s. The worker must be restarted.", what);
     return -1;
 }
 
-/* Moves a slot from offered to claimed; false when the core took the call back. */
-static bool claim(Link *link, uint64_t id, uint64_t now)
+bool slot_claim(Link *link, uint64_t id, uint64_t now)
 {
     uint8_t *slot = link->slot_table + (size_t)(uint32_t)id * SPVN_SLOT_SIZE;
     uint64_t generation = id & ~(uint64_t)UINT32_MAX;
@@ -47,7 +48,7 @@ static int start_call(Link *link, Inbox *in, const uint8_t *record, uint32_t len
     CallStart start = {.websocket = get16(record + SPVN_RECORD_TYPE) == SPVN_CALL_WEBSOCKET, .flags = flags};
     if ((uint32_t)id >= link->slots || link->calls[(uint32_t)id] != NULL ||
         !call_start_read(&start, record + SPVN_RECORD_HEADER_SIZE, length - SPVN_RECORD_HEADER_SIZE)) {
-        return corrupt(link, "a call start does not fit");
+        return link_corrupt(link, "a call start does not fit");
     }
     Outbox *out = &link->outboxes[in - link->inboxes];
     Call *call = call_new(link, out, id);
@@ -55,7 +56,7 @@ static int start_call(Link *link, Inbox *in, const uint8_t *record, uint32_t len
         return -1; /* out of memory: still offered, another worker gets it */
     }
     Py_INCREF(call);
-    if (!claim(link, id, now)) {
+    if (!slot_claim(link, id, now)) {
         inbox_advance(in, length);
         call_unlist(call);
         call_recycle(call);
@@ -99,7 +100,7 @@ static int take_message(Call *call, const uint8_t *payload, uint32_t length, boo
     Link *link = call->link;
     uint32_t size = length >= 8 ? get32(payload + 4) : 0;
     if (length < 8 || size > length - 8) {
-        return corrupt(link, "a WebSocket message does not fit");
+        return link_corrupt(link, "a WebSocket message does not fit");
     }
     PyObject *part = PyBytes_FromStringAndSize((const char *)payload + 8, size);
     if (part == NULL) {
@@ -114,8 +115,6 @@ static int take_message(Call *call, const uint8_t *payload, uint32_t length, boo
         result = PyList_Append(call->ws_parts, part);
         Py_DECREF(part);
         if (more || result < 0) {
-            /* The app cannot receive half a message, and the rest comes only for credit. */
-            call_credit(call, size);
             return result;
         }
         part = PyObject_CallMethod(link->state->empty_bytes, "join", "O", call->ws_parts);
@@ -127,7 +126,7 @@ static int take_message(Call *call, const uint8_t *payload, uint32_t length, boo
         Py_DECREF(part);
         return -1;
     }
-    result = receive_websocket(call, part, call->ws_opcode, size);
+    result = receive_websocket(call, part, call->ws_opcode);
     Py_DECREF(part);
     return result;
 }
@@ -136,7 +135,7 @@ static int take_close(Call *call, const uint8_t *payload, uint32_t length)
 {
     uint16_t size = length >= 8 ? get16(payload + 2) : 0;
     if (length < 8 || size > length - 8) {
-        return corrupt(call->link, "a WebSocket close does not fit");
+        return link_corrupt(call->link, "a WebSocket close does not fit");
     }
     PyObject *reason = PyUnicode_DecodeUTF8((const char *)payload + 8, size, "replace");
     if (reason == NULL) {
@@ -165,7 +164,7 @@ static int take_record(Link *link, const uint8_t *record, uint32_t length)
     case SPVN_BODY: {
         uint32_t size = length >= SPVN_BODY_FIXED_SIZE ? get32(payload + SPVN_BODY_LENGTH) : 0;
         if (length < SPVN_BODY_FIXED_SIZE || size > length - SPVN_BODY_FIXED_SIZE) {
-            result = corrupt(link, "a part of a body does not fit");
+            result = link_corrupt(link, "a part of a body does not fit");
         } else {
             result = receive_body(call, payload + SPVN_BODY_BYTES, size, (flags & SPVN_FLAG_LAST) != 0);
         }
@@ -209,7 +208,7 @@ static int take(Link *link, bool *more)
                 int result;
                 if (type == SPVN_CALL_HTTP || type == SPVN_CALL_WEBSOCKET) {
                     uint64_t now = monotonic_ns();
-                    if (starts == MOST_STARTS || (starts > 0 && now - begun >= LONGEST_DRAIN)) {
+                    if (starts == MOST_STARTS(link) || (starts > 0 && now - begun >= LONGEST_DRAIN)) {
                         link->first_inbox = (link->first_inbox + i + 1) % link->loops;
                         *more = true;
                         return 0;
@@ -219,6 +218,8 @@ static int take(Link *link, bool *more)
                 } else if (type == SPVN_DRAIN || type == SPVN_STOP) {
                     inbox_advance(in, length);
                     result = control(link, type == SPVN_DRAIN ? link->state->str_drain : link->state->str_stop);
+                } else if (type == SPVN_TIMER) {
+                    result = timer_due(link, in, record, length);
                 } else {
                     /* Nothing in here runs the app, so the record stays where it is while it is read. */
                     result = take_record(link, record, length);
@@ -231,7 +232,7 @@ static int take(Link *link, bool *more)
                 }
             }
             if (found == RECORD_CORRUPT) {
-                return corrupt(link, "a record has an impossible length");
+                return link_corrupt(link, "a record has an impossible length");
             }
         }
         if (any) {

@@ -160,13 +160,18 @@ static bool pump_message(Call *call)
     size_t size = (size_t)PyBytes_GET_SIZE(call->held);
     size_t most = outbox_max_payload(call->outbox) - 8;
     do {
-        /* The window bounds what is begun, not a message's length: the core may need all
-         * of a message before the first byte of it leaves. */
-        if (call->held_at == 0 && call->window_used >= call->window) {
+        /* What fits into one record leaves as one frame, however full the window is then. */
+        if (call->window_used >= call->window) {
             return false;
         }
         size_t left = size - call->held_at;
-        size_t n = left < most ? left : most;
+        size_t n = left;
+        if (n > SPVN_SEND_WINDOW_STREAM && (call->held_at > 0 || n > most)) {
+            n = SPVN_SEND_WINDOW_STREAM;
+        }
+        if (n > most) {
+            n = most;
+        }
         uint8_t *record = call_reserve(call, 8 + n, SPVN_WS_SEND, n < left ? SPVN_FLAG_MORE : 0);
         if (record == NULL) {
             return false;
@@ -175,8 +180,34 @@ static bool pump_message(Call *call)
         put32(record + SPVN_RECORD_HEADER_SIZE + 4, (uint32_t)n);
         memcpy(record + SPVN_RECORD_HEADER_SIZE + 8, PyBytes_AS_STRING(call->held) + call->held_at, n);
         call->held_at += n;
-        call->window_used += (uint32_t)n;
+        call->window_used += (uint32_t)n + SPVN_WS_SEND_COST;
     } while (call->held_at < size);
+    return true;
+}
+
+/* Tells how much of what the client sent the app has received, unless that is not worth a record now. */
+static bool pump_credit(Call *call)
+{
+    if (!call->websocket) {
+        uint8_t *record = call->credit_due == 0 ? NULL : call_reserve(call, 8, SPVN_BODY_CREDIT, 0);
+        if (record != NULL) {
+            put64(record + SPVN_RECORD_HEADER_SIZE, call->credit_due);
+            call->credit_due = 0;
+        }
+        return call->credit_due == 0;
+    }
+    if (call->ws_received == 0 || call->ws == WS_ENDED ||
+        (call->held == NULL && call->ws_received < SPVN_WS_CREDIT_MESSAGES && call->credit_due < SPVN_WS_CREDIT_BYTES)) {
+        return true;
+    }
+    uint8_t *record = call_reserve(call, 8, SPVN_WS_CREDIT, 0);
+    if (record == NULL) {
+        return false;
+    }
+    put32(record + SPVN_RECORD_HEADER_SIZE, call->ws_received);
+    put32(record + SPVN_RECORD_HEADER_SIZE + 4, (uint32_t)call->credit_due);
+    call->ws_received = 0;
+    call->credit_due = 0;
     return true;
 }
 
@@ -208,13 +239,8 @@ void call_pump(Call *call)
         }
         call->want_body_due = false;
     }
-    if (call->credit_due > 0) {
-        uint8_t *record = call_reserve(call, 8, SPVN_BODY_CREDIT, 0);
-        if (record == NULL) {
-            return;
-        }
-        put64(record + SPVN_RECORD_HEADER_SIZE, call->credit_due);
-        call->credit_due = 0;
+    if (!pump_credit(call)) {
+        return;
     }
     if (call->held != NULL) {
         if (!pump_held(call)) {

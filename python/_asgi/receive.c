@@ -47,7 +47,17 @@ PyObject *receive_pop(Call *call, bool *last)
     }
     uint32_t credit = chunk->credit;
     PyMem_Free(chunk);
-    call_credit(call, credit);
+    if (call->websocket) {
+        /* Told with whatever is written next, or once it is worth a record; see call_pump. */
+        call->ws_received++;
+        call->credit_due += credit;
+        if (call->ws_received >= SPVN_WS_CREDIT_MESSAGES || call->credit_due >= SPVN_WS_CREDIT_BYTES) {
+            call_pump(call);
+            call_publish(call);
+        }
+    } else {
+        call_credit(call, credit);
+    }
     return payload;
 }
 
@@ -90,8 +100,9 @@ int receive_body(Call *call, const uint8_t *bytes, uint32_t length, bool last)
     return push(call, PyBytes_FromStringAndSize((const char *)bytes, length), length, last);
 }
 
-int receive_websocket(Call *call, PyObject *payload, uint8_t opcode, uint32_t credit)
+int receive_websocket(Call *call, PyObject *payload, uint8_t opcode)
 {
+    uint32_t credit = (uint32_t)PyBytes_GET_SIZE(payload);
     if (call->ended || call->disconnected || call->ws == WS_ENDED) {
         return 0;
     }

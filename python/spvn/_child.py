@@ -193,7 +193,7 @@ class _Child:
 
         for number in _SIGNALS:
             signal.signal(number, handle)
-        os.register_at_fork(after_in_child=_forget_signals)
+        _Forks()
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGTERM:
@@ -219,12 +219,26 @@ class _Child:
             os.write(self._launch.says, json.dumps(message).encode() + b"\n")
 
 
-def _forget_signals() -> None:
-    """In a process that the app forked: it is not the worker, and signals to it are its own business.
+class _Forks:
+    """Processes that the app forks are not the worker: signals to them are their own business.
 
-    Without this asyncio would hand them to the worker, which shares the wake-up descriptor.
+    Without this asyncio would hand such a signal to the worker, which shares the wake-up descriptor, and the forked
+    process would not end. The signals are blocked around the fork, because one may come at once.
     """
-    with contextlib.suppress(ValueError):  # not in the main thread: there is nothing to give back
-        signal.set_wakeup_fd(-1)
-        for number in _SIGNALS:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    def __init__(self) -> None:
+        self._mask = threading.local()
+        os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._in_child)
+
+    def _before(self) -> None:
+        self._mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+    def _after(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask.before)
+
+    def _in_child(self) -> None:
+        with contextlib.suppress(ValueError):  # a sub-interpreter
+            signal.set_wakeup_fd(-1)
+            for number in _SIGNALS:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        self._after()

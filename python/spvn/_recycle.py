@@ -44,7 +44,7 @@ def limited(config: Config) -> bool:
 
 def calls_of(stats: dict[str, Any], worker: int) -> int:
     """How many calls a worker has begun, from the core's counters."""
-    for entry in stats.get("workers") or []:
+    for entry in stats.get("worker_list") or []:
         if entry.get("worker") == worker:
             return int(entry.get("claimed_total") or 0)
     return 0

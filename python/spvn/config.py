@@ -327,7 +327,7 @@ class Config:
     drain_delay: float = _seconds(
         0.0,
         TIMEOUTS,
-        "On SIGTERM go on serving for this long while --health-check-path says 503; then stop.",
+        "On SIGTERM go on serving for this long before stopping, until no load balancer sends requests here any more.",
     )
 
     log_level: str | int | None = option(
@@ -410,13 +410,32 @@ class Config:
     reload_delay: float = _seconds(0.25, PROCESS, "Wait this long after a change.")
 
     http2: bool = _flag(False, HTTP, "Speak HTTP/2.")
-    ws: str = option("auto", WEBSOCKET, "WebSocket connections, which this version refuses.", metavar="auto|none")
-    ws_max_size: int = _size(16 << 20, WEBSOCKET, "Largest message.")
-    ws_max_queue: int = _count(32, WEBSOCKET, "Messages that may wait for the app.")
-    ws_ping_interval: float | None = _seconds(20.0, WEBSOCKET, "Time between pings.", none="off")
-    ws_ping_timeout: float | None = _seconds(20.0, WEBSOCKET, "Time for the answer to a ping.", none="off")
+    ws: str = option(
+        "auto",
+        WEBSOCKET,
+        "WebSocket connections; none leaves handshakes to the app, as ordinary requests.",
+        metavar="auto|none",
+        core=True,
+    )
+    ws_max_size: int = _size(
+        16 << 20, WEBSOCKET, "Largest message, also once decompressed; a larger one is closed with 1009.", core=True
+    )
+    ws_max_queue: int = _count(
+        32, WEBSOCKET, "Messages of one client that may wait for the app; then spvn reads no more of it.", core=True
+    )
+    ws_ping_interval: float | None = _seconds(20.0, WEBSOCKET, "Time between pings.", none="off", core=True)
+    ws_ping_timeout: float | None = _seconds(
+        20.0, WEBSOCKET, "A client that sends nothing for so long after a ping is closed.", none="off", core=True
+    )
     ws_per_message_deflate: bool = option(
-        True, WEBSOCKET, "Compress messages where the client can.", read_bool, metavar="BOOL"
+        True, WEBSOCKET, "Compress messages where the client can.", read_bool, metavar="BOOL", core=True
+    )
+    timeout_ws_send: float = _seconds(
+        20.0,
+        WEBSOCKET,
+        "A client that takes nothing of what is sent to it for this long is cut; see also --timeout-write.",
+        minimum=0.001,
+        core=True,
     )
 
     def __post_init__(self) -> None:
@@ -458,6 +477,9 @@ class Config:
         values["headers"] = [list(pair) for pair in self.headers]
         if isinstance(self.forwarded_allow_ips, str):
             values["forwarded_allow_ips"] = [item.strip() for item in self.forwarded_allow_ips.split(",")]
+        # None is "off" here.
+        values["ws_ping_interval"] = self.ws_ping_interval or 0
+        values["ws_ping_timeout"] = self.ws_ping_timeout or 0
         values["version"] = __version__
         return values
 
@@ -509,11 +531,6 @@ def _default(name: str) -> Any:
 # enable one, take it out.
 NOT_YET: dict[str, tuple[Any, ...]] = {
     "http2": (False,),
-    "ws_max_size": (16 << 20,),
-    "ws_max_queue": (32,),
-    "ws_ping_interval": (20.0,),
-    "ws_ping_timeout": (20.0,),
-    "ws_per_message_deflate": (True,),
 }
 
 # Flags of uvicorn that spvn knows but has no option for, and why.

@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from spvn._timers import Scheduler
 from spvn._types import ASGIApp
 from spvn.core import LinkDescriptors
 from spvn.errors import StartupFailed
@@ -43,7 +44,8 @@ def _link_type() -> type[Link]:
 class Worker:
     """One event loop at the end of one link.
 
-    `on_control` gets "drain" and "stop" when the core sends these records.
+    `on_control` gets "drain" and "stop" when the core sends these records. `alone` says that the server has no other
+    worker.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class Worker:
         asgi_version: str = "3.0",
         root_path: str = "",
         reset_contextvars: bool = False,
+        alone: bool = False,
         on_control: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.id = descriptors.worker
         self._descriptors = descriptors
         self._loop = asyncio.get_running_loop()
         self._lifespan = Lifespan(app, lifespan, asgi_version)
+        self._scheduler = Scheduler(self._loop)
         try:
             self._link = _link_type()(
                 descriptors.memfd,
@@ -72,39 +76,47 @@ class Worker:
                 state=self._lifespan.state,
                 on_error=log_error,
                 on_control=on_control,
+                on_timer=self._scheduler.due,
+                alone=alone,
             )
         except BaseException:
+            self._scheduler.close()
             _close_all(descriptors)
             raise
         # Every call's task copies the context that this reader was added in.
         context = contextvars.Context() if reset_contextvars else contextvars.copy_context()
+        self._scheduler.bind(self._link)
+        self._scheduler.enter(context)
         context.run(self._loop.add_reader, descriptors.bell, self._link.drain)
 
     @property
     def calls(self) -> int:
-        """Calls that the app has begun and not ended."""
-        return self._link.calls
+        """Calls, and runs of timers, that the app has begun and not ended."""
+        return self._link.calls + self._scheduler.running
 
     async def start(self) -> None:
         """Run the app's start-up and say READY. Raises StartupFailed, of which the core was told."""
         try:
-            await self._lifespan.startup()
+            with self._scheduler.entered():
+                await self._lifespan.startup()
         except StartupFailed as exc:
             self._link.start_failed(str(exc))
             raise
+        self._scheduler.start()
         self._link.ready()
 
     async def finish(self) -> None:
-        """Wait until the app has ended every call."""
+        """Wait until the app has ended every call and every run of a timer."""
         pause = 0.001
-        while self._link.calls:
+        while self.calls:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.05)
 
     async def stop(self) -> None:
         """Cancel what still runs, run the app's shutdown and say STOPPED."""
-        if self._link.calls:
-            logger.error("Cancel %d running task(s), timeout graceful shutdown exceeded", self._link.cancel())
+        if self.calls:
+            cancelled = self._link.cancel() + self._scheduler.cancel_running()
+            logger.error("Cancel %d running task(s), timeout graceful shutdown exceeded", cancelled)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.finish(), _CANCEL_SECONDS)
         await self._lifespan.shutdown()
@@ -113,11 +125,13 @@ class Worker:
     def abort(self) -> None:
         """Cancel everything, the app's lifespan too, and wait for nothing."""
         self._link.cancel()
+        self._scheduler.cancel_running()
         self._lifespan.abandon()
 
     def close(self) -> None:
         """Let go of the link: detach, then close its descriptors, so that no late call writes to a reused one."""
         self._loop.remove_reader(self._descriptors.bell)
+        self._scheduler.close()
         self._link.detach()
         _close_all(self._descriptors)
 

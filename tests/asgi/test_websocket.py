@@ -29,6 +29,12 @@ def sent(records: list[Record]) -> list[bytes | str]:
     return messages
 
 
+def credit(records: list[Record]) -> tuple[int, int]:
+    """Messages and bytes that the WS_CREDIT records tell of."""
+    told = [struct.unpack_from("<II", record.payload) for record in records if record.type == S.WS_CREDIT]
+    return sum(messages for messages, _ in told), sum(size for _, size in told)
+
+
 def closed(record: Record) -> tuple[int, bytes]:
     assert record.type == S.WS_CLOSE
     code, size, _ = struct.unpack_from("<HHI", record.payload)
@@ -67,8 +73,7 @@ def test_echo(run: Runner) -> None:
         worker.core.ws_closed(call, 4001, b"bye")
         await worker.done(call)
         assert sent(worker.of(call)) == ["grüße", b"\x00\xff", ""]
-        credit = [record.number for record in worker.of(call) if record.type == S.BODY_CREDIT]
-        assert sum(credit) == len("grüße".encode()) + 2
+        assert credit(worker.of(call)) == (3, len("grüße".encode()) + 2)
         assert worker.names(call)[-1] == "CALL_DONE"
 
     worker = run(app, scenario)
@@ -98,14 +103,43 @@ def test_a_message_in_parts(run: Runner) -> None:
         for i in range(0, len(data), 20000):
             part = data[i : i + 20000]
             worker.core.ws_message(call, part, opcode=2, more=i + 20000 < len(data))
+        await worker.until(lambda: worker.names(call).count("WS_SEND") == 3)
+        await worker.turns()
+        assert worker.names(call).count("WS_SEND") == 3  # the window is full
+        for _ in range(8):
+            worker.core.window(call, S.SEND_WINDOW_STREAM)
+            await worker.turns()
+            worker.take()
         await worker.done(call)
         assert sent(worker.of(call)) == [data * 3]
-        assert sum(record.number for record in worker.of(call) if record.type == S.BODY_CREDIT) == len(data)
+        assert credit(worker.of(call)) == (1, len(data))
         assert closed([r for r in worker.of(call) if r.type == S.WS_CLOSE][0]) == (4000, b"enough")
 
     worker = run(app, scenario, outbox=1 << 17)
     assert worker.errors == []
     assert len(received) == 1
+
+
+def test_credit_is_told_once_it_is_worth_a_record(run: Runner) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(ACCEPT)
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        for _ in range(S.WS_CREDIT_MESSAGES - 1):
+            worker.core.ws_message(call, b"x")
+            await worker.turns()
+        assert credit(worker.of(call)) == (0, 0)
+        worker.core.ws_message(call, b"x")
+        await worker.until(lambda: credit(worker.of(call)) == (S.WS_CREDIT_MESSAGES, S.WS_CREDIT_MESSAGES))
+        worker.core.ws_message(call, b"x" * S.WS_CREDIT_BYTES)
+        await worker.until(lambda: credit(worker.of(call))[0] == S.WS_CREDIT_MESSAGES + 1)
+        worker.core.ws_closed(call, 1000)
+        await worker.done(call)
+
+    assert run(app, scenario).errors == []
 
 
 def test_messages_wait_for_the_window(run: Runner) -> None:

@@ -43,7 +43,9 @@ def test_what_the_core_gets() -> None:
             "limit_header_count", "limit_body", "limit_concurrency", "limit_connections", "timeout_header", "timeout_body",
             "timeout_keep_alive", "timeout_write", "timeout_graceful_shutdown", "timeout_queue", "server_header",
             "date_header", "headers", "proxy_headers", "forwarded_allow_ips", "access_log", "control_socket", "profile_core", "root_path",
-            "timeout_worker_start", "stall_warning", "retry_safe", "version"} == values.keys()  # fmt: skip
+            "ws", "ws_max_size", "ws_max_queue", "ws_ping_interval", "ws_ping_timeout", "ws_per_message_deflate",
+            "timeout_ws_send", "timeout_worker_start", "stall_warning", "retry_safe", "version", "priority_paths",
+            "health_check_path", "liveness_path", "timeout_request", "timeout_first_byte", "deadline_header"} == values.keys()  # fmt: skip
 
 
 def test_no_keep_alive() -> None:
@@ -103,7 +105,6 @@ def test_values(name: str, given: Any, want: Any) -> None:
         ("log_level", "loud", "--log-level: 'loud' is not one of critical, error, warning, info, debug, trace"),
         ("workers", 0, "--workers: 0 is too small: 1 or more"),
         ("interface", "wsgi", "--interface: 'wsgi' is not available in this version"),
-        ("ws_max_size", 1, "--ws-max-size: 1 is not available in this version"),
         ("http", "h11", "--http: 'h11': spvn has one HTTP implementation, its own; leave the option out"),
         ("ws", "wsproto", "--ws: 'wsproto': spvn has one WebSocket implementation, its own; use auto or none"),
     ],

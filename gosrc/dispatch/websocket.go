@@ -1,0 +1,278 @@
+package dispatch
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"spvn/gosrc/call"
+	"spvn/gosrc/link"
+)
+
+// A WebSocket is a call whose answer is a connection. It begins as every call does. Once
+// the app has accepted the handshake it is answering, until either side closes in order
+// (answered), the client vanishes (left), or the app or its worker fails (failed). A
+// handshake that the app denies has an ordinary answer.
+
+// DefaultWebSocketQueue is Settings.WebSocketQueue; uvicorn has the same.
+const DefaultWebSocketQueue = 32
+
+// Both sides of the send window count alike.
+var _ = [1]struct{}{}[call.SendCost-link.WsSendCost]
+
+// socket is what a call has more once its handshake was accepted.
+type socket struct {
+	conn call.WebSocket
+
+	// Messages taken from the connection and not yet forwarded: u32 opcode, u32 length, bytes.
+	pending   []byte
+	pendingAt int
+
+	messages int // taken and not yet received by the app, as far as the worker told
+	bytes    int // of those
+	starved  bool
+
+	code   uint16 // how it was closed in order, 0: it was not
+	reason []byte
+}
+
+var _ call.WebSocketCall = (*Call)(nil)
+
+func (c *Call) kind() uint16 {
+	if c.webSocket {
+		return link.CallWebsocket
+	}
+	return link.CallHTTP
+}
+
+// Message implements call.WebSocketCall.
+func (c *Call) Message(text bool, b []byte) {
+	s := c.socket
+	if s == nil || c.state.ended() {
+		return
+	}
+	opcode := uint32(2)
+	if text {
+		opcode = 1
+	}
+	s.messages++
+	s.bytes += len(b)
+	if len(s.pending) == 0 {
+		if n := bodyChunk; len(b) <= n {
+			if payload, ok := c.port.reserve(c, 8+len(b), link.WsMessage, 0, data); ok {
+				binary.LittleEndian.PutUint32(payload, opcode)
+				binary.LittleEndian.PutUint32(payload[4:], uint32(len(b)))
+				copy(payload[8:], b)
+				return
+			}
+		}
+	}
+	s.pending = binary.LittleEndian.AppendUint32(s.pending, opcode)
+	s.pending = binary.LittleEndian.AppendUint32(s.pending, uint32(len(b)))
+	s.pending = append(s.pending, b...)
+	c.pump()
+}
+
+// Ready implements call.WebSocketCall. The app may have received a few more messages than
+// the worker has told of.
+func (c *Call) Ready() bool {
+	s := c.socket
+	if s == nil || c.state.ended() {
+		return true
+	}
+	if s.messages < c.shard.dispatch.settings.WebSocketQueue+link.WsCreditMessages-1 && s.bytes < link.WsWindow {
+		return true
+	}
+	s.starved = true
+	return false
+}
+
+// Closed implements call.WebSocketCall.
+func (c *Call) Closed(code int, reason []byte) {
+	s := c.socket
+	if s == nil || c.state.ended() {
+		return
+	}
+	s.code, s.reason = uint16(code), append([]byte(nil), reason...)
+	c.shard.complete(c)
+	c.pump()
+}
+
+// pumpSocket is pump for a call whose handshake was accepted.
+func (c *Call) pumpSocket() {
+	p, s := c.port, c.socket
+	if c.acked >= link.SendWindowStream/4 && !c.finished && !c.state.ended() {
+		payload, ok := p.reserve(c, 8, link.SendWindow, 0, control)
+		if !ok {
+			return
+		}
+		putUint64(payload, uint64(c.acked))
+		c.acked = 0
+	}
+	for s.pendingAt < len(s.pending) {
+		head := s.pending[s.pendingAt:]
+		opcode, left := binary.LittleEndian.Uint32(head), int(binary.LittleEndian.Uint32(head[4:]))
+		n, flags := left, uint16(0)
+		if n > bodyChunk {
+			n, flags = bodyChunk, link.FlagMore
+		}
+		payload, ok := p.reserve(c, 8+n, link.WsMessage, flags, data)
+		if !ok {
+			return
+		}
+		binary.LittleEndian.PutUint32(payload, opcode)
+		binary.LittleEndian.PutUint32(payload[4:], uint32(n))
+		copy(payload[8:], head[8:8+n])
+		if n == left {
+			s.pendingAt += 8 + n
+			continue
+		}
+		// What is left gets a head in place of the end of what was forwarded.
+		s.pendingAt += n
+		head = s.pending[s.pendingAt:]
+		binary.LittleEndian.PutUint32(head, opcode)
+		binary.LittleEndian.PutUint32(head[4:], uint32(left-n))
+	}
+	s.pending, s.pendingAt = s.pending[:0], 0
+	if cap(s.pending) > keepBody {
+		s.pending = nil
+	}
+	if !c.state.ended() || c.told {
+		return
+	}
+	if s.code == 0 {
+		_, c.told = p.reserve(c, 0, link.Disconnect, 0, control)
+		return
+	}
+	payload, ok := p.reserve(c, 8+len(s.reason), link.WsClosed, 0, control)
+	if !ok {
+		return
+	}
+	binary.LittleEndian.PutUint16(payload, s.code)
+	binary.LittleEndian.PutUint16(payload[2:], uint16(len(s.reason)))
+	binary.LittleEndian.PutUint32(payload[4:], 0)
+	copy(payload[8:], s.reason)
+	c.told = true
+}
+
+var errNoSocket = errors.New("a record of a WebSocket whose handshake was not accepted")
+
+// socketRecord handles a record that only WebSockets have.
+func (s *Shard) socketRecord(c *Call, r link.Record) error {
+	switch r.Type {
+	case link.WsAccept:
+		return s.socketAccept(c, r)
+	case link.WsSend:
+		return s.socketSend(c, r)
+	case link.WsClose:
+		return s.socketClose(c, r)
+	case link.WsCredit:
+		return s.socketCredit(c, r)
+	}
+	return errors.New("an unknown record type")
+}
+
+func (s *Shard) socketAccept(c *Call, r link.Record) error {
+	const fixed = 16
+	if len(r.Payload) < fixed {
+		return errRecord
+	}
+	length := uint64(binary.LittleEndian.Uint32(r.Payload))
+	count := binary.LittleEndian.Uint32(r.Payload[4:])
+	fieldBytes := uint64(binary.LittleEndian.Uint32(r.Payload[8:]))
+	if length+fieldBytes > uint64(len(r.Payload)-fixed) {
+		return errRecord
+	}
+	s.head = append(s.head[:0], r.Payload[fixed:fixed+length+fieldBytes]...)
+	fields, err := s.decodeFields(s.head[length:], count)
+	if err != nil || c.state.ended() {
+		return err
+	}
+	a, ok := c.answer.(call.WebSocketAnswer)
+	if c.state != claimed || !c.webSocket || !ok {
+		return errors.New("a WS_ACCEPT of what is no handshake, or a second one")
+	}
+	s.move(c, answering)
+	s.access(c, 101)
+	c.socket = &socket{}
+	c.start = append([]byte(nil), c.start...) // no larger than it must be, for as long as this call may live
+	conn := a.Accept(s.head[:length], fields)
+	if conn == nil || c.state.ended() {
+		return nil
+	}
+	c.socket.conn, c.answer = conn, conn
+	if c.port.worker.State() == WorkerDraining {
+		conn.Restart()
+	}
+	return nil
+}
+
+func (s *Shard) socketSend(c *Call, r link.Record) error {
+	if len(r.Payload) < 8 {
+		return errRecord
+	}
+	opcode, n := binary.LittleEndian.Uint32(r.Payload), uint64(binary.LittleEndian.Uint32(r.Payload[4:]))
+	if n > uint64(len(r.Payload)-8) {
+		return errRecord
+	}
+	if c.state.ended() {
+		return nil
+	}
+	if c.socket == nil {
+		return errNoSocket
+	}
+	c.socket.conn.Send(opcode == 1, r.Payload[8:8+n], r.Flags&link.FlagMore != 0)
+	return nil
+}
+
+func (s *Shard) socketClose(c *Call, r link.Record) error {
+	if len(r.Payload) < 8 {
+		return errRecord
+	}
+	code, n := binary.LittleEndian.Uint16(r.Payload), int(binary.LittleEndian.Uint16(r.Payload[2:]))
+	if n > len(r.Payload)-8 {
+		return errRecord
+	}
+	if c.state.ended() {
+		return nil
+	}
+	if c.socket == nil {
+		return errNoSocket
+	}
+	s.head = append(s.head[:0], r.Payload[8:8+n]...)
+	c.told = true // the app knows
+	s.complete(c)
+	c.socket.conn.CloseWith(int(code), s.head)
+	return nil
+}
+
+// socketCredit takes note of what the app received.
+func (s *Shard) socketCredit(c *Call, r link.Record) error {
+	if len(r.Payload) < 8 {
+		return errRecord
+	}
+	if c.socket == nil {
+		return errNoSocket
+	}
+	messages, bytes := uint64(binary.LittleEndian.Uint32(r.Payload)), uint64(binary.LittleEndian.Uint32(r.Payload[4:]))
+	k := c.socket
+	if messages > uint64(k.messages) || bytes > uint64(k.bytes) {
+		return errors.New("more credit for messages than were forwarded")
+	}
+	k.messages -= int(messages)
+	k.bytes -= int(bytes)
+	if k.starved && !c.state.ended() {
+		k.starved = false
+		k.conn.Resume()
+	}
+	return nil
+}
+
+// restartSockets closes the WebSockets of a worker that goes away, with 1012, and tells the
+// app so.
+func (s *Shard) restartSockets(p *port) {
+	for _, c := range p.calls {
+		if c != nil && c.socket != nil && c.socket.conn != nil && !c.state.ended() {
+			c.socket.conn.Restart()
+		}
+	}
+}

@@ -1,0 +1,169 @@
+package websocket
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"spvn/gosrc/call"
+)
+
+const (
+	readerSize  = 4 << 10  // of the one bufio.Reader of a loop; gorilla peeks up to 125 bytes
+	writerSize  = 16 << 10 // of a write buffer; a compressed message is cut into frames of this size
+	keepScratch = 256 << 10
+)
+
+// pool is what the connections of one loop use in turn.
+type pool struct {
+	feed    feed
+	reader  *bufio.Reader // over feed; empty between two messages
+	writer  *bufio.Writer
+	buffers []any // gorilla's write buffers; a connection has one while a message is written
+	scratch []byte
+	fields  []call.Field
+	upgrade websocket.Upgrader
+	request [2]*http.Request // without and with an offer of compression
+
+	partial int // bytes of incomplete messages
+	holders map[*Conn]struct{}
+	held    []*Conn  // are not read until there is room for more
+	spare   [][]byte // buffers for incomplete messages
+	waking  bool
+}
+
+func (p *pool) init() {
+	p.reader = bufio.NewReaderSize(&p.feed, readerSize)
+	p.writer = bufio.NewWriterSize(io.Discard, 64)
+	p.holders = map[*Conn]struct{}{}
+	p.upgrade = websocket.Upgrader{
+		WriteBufferSize:   writerSize,
+		WriteBufferPool:   p,
+		EnableCompression: true,
+		CheckOrigin:       func(*http.Request) bool { return true }, // the app's to judge
+	}
+	for i := range p.request {
+		p.request[i] = &http.Request{Method: "GET", Header: http.Header{
+			"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"},
+			"Sec-Websocket-Key": {"AAAAAAAAAAAAAAAAAAAAAA=="},
+		}}
+	}
+	p.request[1].Header["Sec-Websocket-Extensions"] = []string{"permessage-deflate"}
+}
+
+// Get implements websocket.BufferPool.
+func (p *pool) Get() any {
+	n := len(p.buffers)
+	if n == 0 {
+		return nil
+	}
+	b := p.buffers[n-1]
+	p.buffers[n-1] = nil
+	p.buffers = p.buffers[:n-1]
+	return b
+}
+
+// Put implements websocket.BufferPool.
+func (p *pool) Put(b any) {
+	if len(p.buffers) < 64 {
+		p.buffers = append(p.buffers, b)
+	}
+}
+
+// feed is what gorilla reads: a frame that is there as a whole, in up to two pieces.
+type feed struct{ first, second []byte }
+
+var errStarved = errors.New("websocket: a read found less than a frame")
+
+// Read implements io.Reader.
+func (f *feed) Read(b []byte) (int, error) {
+	if len(f.first) == 0 {
+		if len(f.second) == 0 {
+			return 0, errStarved
+		}
+		f.first, f.second = f.second, nil
+	}
+	n := copy(b, f.first)
+	f.first = f.first[n:]
+	return n, nil
+}
+
+// load makes first and second what gorilla reads next.
+func (p *pool) load(first, second []byte) {
+	p.feed = feed{first, second}
+	p.reader.Reset(&p.feed)
+}
+
+// unload forgets them: they are not the pool's.
+func (p *pool) unload() { p.feed = feed{} }
+
+// wire is a Conn as the net.Conn that gorilla writes to.
+type wire Conn
+
+var _ net.Conn = (*wire)(nil)
+
+// Write implements net.Conn. What gorilla writes before the Conn knows it is its own answer
+// to the handshake, which was given already.
+func (w *wire) Write(b []byte) (int, error) {
+	if w.gorilla != nil && w.phase != gone {
+		w.carrier.Commit(append(w.carrier.Buffer(), b...))
+	}
+	return len(b), nil
+}
+
+// Read implements net.Conn. gorilla reads from its pool's feed only.
+func (w *wire) Read([]byte) (int, error) { return 0, errStarved }
+
+// Close implements net.Conn.
+func (w *wire) Close() error { return nil }
+
+// LocalAddr implements net.Conn.
+func (w *wire) LocalAddr() net.Addr { return nil }
+
+// RemoteAddr implements net.Conn.
+func (w *wire) RemoteAddr() net.Addr { return nil }
+
+// SetDeadline implements net.Conn.
+func (w *wire) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline implements net.Conn.
+func (w *wire) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline implements net.Conn.
+func (w *wire) SetWriteDeadline(time.Time) error { return nil }
+
+// hijack is the http.ResponseWriter that gorilla upgrades.
+type hijack struct {
+	http.ResponseWriter
+	conn *Conn
+}
+
+// Hijack implements http.Hijacker.
+func (h hijack) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	p := &h.conn.config.pool
+	p.reader.Reset(&p.feed)
+	return (*wire)(h.conn), bufio.NewReadWriter(p.reader, p.writer), nil
+}
+
+// adopt makes gorilla's half of a connection.
+func (c *Conn) adopt() {
+	p := &c.config.pool
+	p.unload()
+	i := 0
+	if c.scan.deflate {
+		i = 1
+	}
+	g, err := p.upgrade.Upgrade(hijack{conn: c}, p.request[i], nil)
+	if err != nil {
+		panic(err) // the request above is a handshake
+	}
+	g.SetPingHandler(c.pinged)
+	g.SetPongHandler(c.ponged)
+	g.SetCloseHandler(c.peerCloses)
+	c.gorilla = g
+}

@@ -1,0 +1,106 @@
+package websocket
+
+import (
+	"github.com/gorilla/websocket"
+
+	"spvn/gosrc/call"
+)
+
+// pinged is gorilla's handler of pings.
+func (c *Conn) pinged(payload string) error {
+	c.config.Count(PingReceived)
+	if c.phase == open {
+		c.writeControl(websocket.PongMessage, []byte(payload))
+	}
+	return nil
+}
+
+// ponged is gorilla's handler of pongs. Whatever came counts as a sign of life; see Timeout.
+func (c *Conn) ponged(string) error { return nil }
+
+// arm asks the carrier for the next deadline.
+func (c *Conn) arm() {
+	at := int64(0)
+	sooner := func(t int64) {
+		if t != 0 && (at == 0 || t < at) {
+			at = t
+		}
+	}
+	sooner(c.stallBy)
+	sooner(c.closeBy)
+	if c.phase == open {
+		sooner(c.pingAt)
+		if c.pingedAt != 0 && c.config.PingTimeout > 0 {
+			sooner(c.pingedAt + int64(c.config.PingTimeout))
+		}
+	}
+	if c.heldUp {
+		sooner(c.heldBy)
+	}
+	if at != c.armed {
+		c.armed = at
+		c.carrier.Deadline(at)
+	}
+}
+
+// Timeout implements call.Protocol.
+func (c *Conn) Timeout() {
+	if c.phase == gone {
+		return
+	}
+	c.armed = 0
+	now := c.carrier.Now()
+	switch {
+	case c.stallBy != 0 && now >= c.stallBy:
+		if c.carrier.Buffered() > 0 {
+			c.config.Count(TimedOutSend)
+			c.cut()
+			return
+		}
+		c.stallBy = 0
+	case c.closeBy != 0 && now >= c.closeBy:
+		c.finish()
+		return
+	}
+	if c.heldUp && now >= c.heldBy {
+		c.config.relieve()
+		c.heldBy = now + int64(budgetHeld)
+		if c.phase == gone {
+			return
+		}
+	}
+	if c.phase == open && !c.keepAlive(now) {
+		return
+	}
+	c.arm()
+}
+
+// keepAlive sends a ping when one is due. It reports false once it has closed the
+// connection of a peer that gave no sign of life since the last one. Any byte is one: a
+// peer may be in the middle of a long frame. While nothing is read nobody can give one.
+func (c *Conn) keepAlive(now int64) bool {
+	if c.pingedAt != 0 {
+		switch {
+		case c.heardAt > c.pingedAt:
+			c.pingedAt = 0
+		case c.paused:
+			c.pingedAt = now
+		case c.config.PingTimeout > 0 && now-c.pingedAt >= int64(c.config.PingTimeout):
+			c.config.Count(TimedOutPing)
+			c.writeClose(codeInternal, []byte(reasonPing))
+			c.vanish()
+			return false
+		}
+	}
+	if c.pingAt != 0 && now >= c.pingAt {
+		c.pingAt = now + int64(c.config.PingInterval)
+		c.config.Count(PingSent)
+		c.writeControl(websocket.PingMessage, nil)
+		if c.pingedAt == 0 {
+			c.pingedAt = now
+		}
+	}
+	return true
+}
+
+var _ call.Protocol = (*Conn)(nil)

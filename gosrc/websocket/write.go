@@ -1,0 +1,104 @@
+package websocket
+
+import (
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"spvn/gosrc/call"
+)
+
+// Send implements call.WebSocket. A message that comes in parts leaves in fragments, so
+// that no message of the app has to fit into memory here.
+func (c *Conn) Send(text bool, b []byte, more bool) {
+	if c.phase != open {
+		return
+	}
+	kind := websocket.BinaryMessage
+	if text {
+		kind = websocket.TextMessage
+	}
+	switch {
+	case c.writer == nil && !more:
+		c.gorilla.EnableWriteCompression(len(b) >= minCompressed)
+		c.gorilla.WriteMessage(kind, b) // fails only behind a close frame
+	case c.writer == nil:
+		c.gorilla.EnableWriteCompression(true)
+		if w, err := c.gorilla.NextWriter(kind); err == nil {
+			c.writer = w
+			c.writer.Write(b)
+		}
+	default:
+		c.writer.Write(b)
+		if !more {
+			c.writer.Close()
+			c.writer = nil
+		}
+	}
+	if !more {
+		c.config.Count(MessageOut)
+	}
+	c.unsent += len(b) + call.SendCost
+	if more {
+		// The compressor may keep it all, and then nothing leaves that would bring a Sent.
+		c.report(c.carrier.Buffered())
+	}
+	c.watchOutput()
+}
+
+// report tells the call what is out, as the app counts it: compressed bytes leave for more
+// than themselves, and all is reported once nothing waits.
+func (c *Conn) report(buffered int) {
+	if c.call != nil && c.unsent > buffered {
+		n := c.unsent - buffered
+		c.unsent = buffered
+		c.call.Sent(n)
+	}
+}
+
+// Sent implements call.Protocol.
+func (c *Conn) Sent(int) {
+	if c.phase == gone {
+		return
+	}
+	buffered := c.carrier.Buffered()
+	c.report(buffered)
+	c.stallBy = 0
+	if buffered > 0 {
+		c.watchOutput()
+	}
+	if c.paused && buffered <= maxUnsent/2 {
+		c.proceed()
+	}
+}
+
+// watchOutput sees to it that a client that takes nothing is noticed.
+func (c *Conn) watchOutput() {
+	if c.stallBy == 0 && c.config.SendTimeout > 0 {
+		c.stallBy = c.carrier.Now() + int64(c.config.SendTimeout)
+		if c.armed == 0 || c.stallBy < c.armed {
+			c.arm()
+		}
+	}
+}
+
+// writeControl writes a control frame. It fails only behind a close frame.
+func (c *Conn) writeControl(kind int, payload []byte) {
+	c.gorilla.WriteControl(kind, payload, time.Time{})
+	c.watchOutput()
+}
+
+// Respond implements call.Answer; a connection that was accepted gets no such answer.
+func (c *Conn) Respond(int, []call.Field, []byte, bool, bool) {}
+
+// RespondBody implements call.Answer; see Respond.
+func (c *Conn) RespondBody([]byte, bool) {}
+
+// RespondTrailers implements call.Answer; see Respond.
+func (c *Conn) RespondTrailers([]call.Field, bool) {}
+
+// Informational implements call.Answer; see Respond.
+func (c *Conn) Informational(int, []call.Field) {}
+
+// Continue implements call.Answer; see Respond.
+func (c *Conn) Continue() {}

@@ -1,0 +1,76 @@
+"""Fixtures of the black-box tests: servers in processes of their own, on both transports."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from support.process import Served, key
+
+TRANSPORTS = ["poll", "goroutines"]
+
+
+@pytest.fixture(params=TRANSPORTS, scope="session")
+def transport(request):
+    """Which of the core's two transports a server uses."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def shared_servers():
+    """One server for each transport and set of options, for the whole run."""
+    servers = {}
+
+    def get(transport, *arguments):
+        if (transport, arguments) not in servers:
+            servers[transport, arguments] = Served(*arguments, transport=transport)
+        return servers[transport, arguments]
+
+    yield get
+    with contextlib.ExitStack() as stack:
+        for server in servers.values():
+            stack.callback(server.end)
+
+
+@pytest.fixture
+def server(shared_servers, transport):
+    """A server with no options but short deadlines; its counters are checked after the test."""
+    server = shared_servers(
+        transport, "--timeout-header", "0.5", "--timeout-body", "0.5", "--timeout-keep-alive", "1", "--timeout-write", "0.5"
+    )
+    yield server
+    server.check()
+
+
+@pytest.fixture
+def patient(shared_servers, transport):
+    """A server with the default deadlines; its counters are checked after the test."""
+    server = shared_servers(transport, "--no-access-log")
+    yield server
+    server.check()
+
+
+@pytest.fixture
+def serve(transport):
+    """Start a server with these options. It is stopped after the test; its counters are checked while it runs."""
+    servers = []
+
+    def start(*arguments, **options):
+        servers.append(Served(*arguments, **{"transport": transport, **options}))
+        return servers[-1]
+
+    yield start
+    try:
+        for server in servers:
+            if server.process.poll() is None and server.checked:
+                server.check()
+    finally:
+        for server in servers:
+            server.kill()
+
+
+@pytest.fixture
+def name():
+    """A name for what the app notes in this test."""
+    return key()
