@@ -254,6 +254,7 @@ func (s *server) drain(grace time.Duration) {
 	}
 	s.draining = true
 	go s.guard("drain", func() {
+		defer func() { s.events.add(event{Event: "drained", Left: s.dispatch.InFlight()}) }()
 		deadline := time.Now().Add(grace)
 		s.dispatch.Drain()
 		s.unlinkListeners() // whoever connects from now on should find our successor
@@ -264,7 +265,6 @@ func (s *server) drain(grace time.Duration) {
 		for !s.quiet() && time.Now().Before(deadline) && !s.isStopping() {
 			<-look.C
 		}
-		s.events.add(event{Event: "drained", Left: s.dispatch.InFlight()})
 	})
 }
 
@@ -298,6 +298,7 @@ func (s *server) stop() {
 	}
 	s.stopping = true
 	go s.guard("stop", func() {
+		defer s.events.add(event{Event: "stopped"})
 		s.closeWatchers()
 		s.onLoops(func(i int) { s.detachAll(i) })
 		for _, loop := range s.loops {
@@ -314,7 +315,6 @@ func (s *server) stop() {
 			s.stopProfile()
 		}
 		s.closeLogs()
-		s.events.add(event{Event: "stopped"})
 	})
 }
 
@@ -323,7 +323,6 @@ func (s *server) guard(what string, f func()) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.logLine("error", "panic", fmt.Sprintf("internal error in %s, please report it: %v", what, p))
-			s.events.add(event{Event: "stopped"})
 		}
 	}()
 	f()
