@@ -103,7 +103,11 @@ func (s *Shard) record(p *port, r link.Record) error {
 func (s *Shard) control(p *port, r link.Record) error {
 	message := ""
 	switch r.Type {
-	case link.Ready, link.Stopped:
+	case link.Stopped:
+	case link.Ready:
+		if len(r.Payload) >= 4 {
+			p.worker.setThreads(binary.LittleEndian.Uint32(r.Payload))
+		}
 	case link.StartFailed:
 		if len(r.Payload) < 8 {
 			return errRecord

@@ -276,7 +276,19 @@ static PyObject *send_control(PyObject *self, uint16_t type, PyObject *payload)
     Py_RETURN_NONE;
 }
 
-static PyObject *method_ready(PyObject *self, PyObject *Py_UNUSED(unused)) { return send_control(self, SPVN_READY, NULL); }
+static PyObject *method_ready(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    Link *link = (Link *)self;
+    if (link->pool == NULL) {
+        return send_control(self, SPVN_READY, NULL);
+    }
+    uint8_t payload[8];
+    put64(payload, link->pool->threads); /* u32 threads, u32 0 */
+    PyObject *bytes = PyBytes_FromStringAndSize((const char *)payload, sizeof payload);
+    PyObject *result = bytes == NULL ? NULL : send_control(self, SPVN_READY, bytes);
+    Py_XDECREF(bytes);
+    return result;
+}
 
 static PyObject *method_stopped(PyObject *self, PyObject *Py_UNUSED(unused)) { return send_control(self, SPVN_STOPPED, NULL); }
 

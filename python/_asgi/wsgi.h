@@ -55,6 +55,7 @@ struct Pool {
     PyObject *make_input; /* makes wsgi.input of an Exchange whose body is not complete */
     PyObject *bytes_io;   /* io.BytesIO, for bodies that are */
     PyTypeObject *exchange_type;
+    unsigned threads;     /* at most */
     struct {
         const char *name;
         PyObject *key; /* "HTTP_..." */

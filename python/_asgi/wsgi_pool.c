@@ -386,10 +386,15 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
 
 static int pool_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"environ", "make_input", NULL};
+    static char *keywords[] = {"environ", "make_input", "threads", NULL};
     Pool *pool = (Pool *)self;
     PyObject *environ, *make_input;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O:Pool", keywords, &PyDict_Type, &environ, &make_input)) {
+    int threads;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!Oi:Pool", keywords, &PyDict_Type, &environ, &make_input, &threads)) {
+        return -1;
+    }
+    if (threads < 1) {
+        PyErr_Format(PyExc_ValueError, "A Pool needs at least one thread, got %d.", threads);
         return -1;
     }
     if (pool->environ != NULL) {
@@ -409,6 +414,7 @@ static int pool_init(PyObject *self, PyObject *args, PyObject *kwargs)
         return -1;
     }
     pool->make_input = Py_NewRef(make_input);
+    pool->threads = (unsigned)threads;
     pool->environ = PyDict_Copy(environ);
     return pool->environ == NULL ? -1 : 0;
 }
@@ -454,11 +460,11 @@ static void pool_dealloc(PyObject *self)
 }
 
 PyDoc_STRVAR(pool_doc,
-"Pool(environ, make_input)\n"
+"Pool(environ, make_input, threads)\n"
 "--\n\n"
 "What the threads of a WSGI app share: give it to a Link as its app, then call next() in each thread.\n\n"
 "environ is what the environ of every call begins with. make_input(exchange) makes the wsgi.input of a call\n"
-"whose body has not come as a whole; it reads by exchange.readinto().");
+"whose body has not come as a whole; it reads by exchange.readinto(). threads is how many of them there may be, as the core is told.");
 
 static PyMethodDef pool_methods[] = {
     {"next", pool_next, METH_NOARGS,

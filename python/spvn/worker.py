@@ -18,8 +18,9 @@ import contextvars
 import logging
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from spvn import wsgi
 from spvn._types import ASGIApp
 from spvn.core import LinkDescriptors
 from spvn.errors import StartupFailed
@@ -48,7 +49,7 @@ class Worker:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: ASGIApp | wsgi.App,
         descriptors: LinkDescriptors,
         *,
         lifespan: str = "auto",
@@ -60,13 +61,20 @@ class Worker:
         self.id = descriptors.worker
         self._descriptors = descriptors
         self._loop = asyncio.get_running_loop()
-        self._lifespan = Lifespan(app, lifespan, asgi_version)
+        # Every call runs in a copy of the context that the worker was made in.
+        context = contextvars.Context() if reset_contextvars else contextvars.copy_context()
+        self._threads: wsgi.Threads | None = None
+        served: Any = app
+        if isinstance(app, wsgi.App):
+            self._threads = wsgi.Threads(app, context, root_path=root_path)
+            served, lifespan = self._threads.pool, "off"  # WSGI has no lifespan
+        self._lifespan = Lifespan(served, lifespan, asgi_version)
         try:
             self._link = _link_type()(
                 descriptors.memfd,
                 descriptors.bell,
                 descriptors.loop_bells,
-                app,
+                served,
                 self._loop,
                 root_path=root_path,
                 state=self._lifespan.state,
@@ -76,8 +84,7 @@ class Worker:
         except BaseException:
             _close_all(descriptors)
             raise
-        # Every call's task copies the context that this reader was added in.
-        context = contextvars.Context() if reset_contextvars else contextvars.copy_context()
+        # A call's task copies the context that this reader was added in.
         context.run(self._loop.add_reader, descriptors.bell, self._link.drain)
 
     @property
@@ -92,6 +99,8 @@ class Worker:
         except StartupFailed as exc:
             self._link.start_failed(str(exc))
             raise
+        if self._threads is not None:
+            self._threads.start()
         self._link.ready()
 
     async def finish(self) -> None:
@@ -119,6 +128,8 @@ class Worker:
         """Let go of the link: detach, then close its descriptors, so that no late call writes to a reused one."""
         self._loop.remove_reader(self._descriptors.bell)
         self._link.detach()
+        if self._threads is not None:
+            self._threads.close()
         _close_all(self._descriptors)
 
 
