@@ -13,7 +13,9 @@ import (
 const (
 	maxStart     = link.InboxSize/4 - link.RecordHeaderSize
 	inboxReserve = link.InboxSize / 8 // kept for control records
-	inboxRoomy   = link.InboxSize / 2 // call starts are written again once less is unread
+	// inboxRoomy is how little must be unread before call starts are written again: then the
+	// largest fits, with a pad and what is kept.
+	inboxRoomy = link.InboxSize * 3 / 8
 )
 
 var errRecord = errors.New("a record's payload does not fit its length")

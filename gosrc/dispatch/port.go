@@ -8,7 +8,9 @@ import (
 )
 
 const (
-	bodyChunk = 32 << 10 // bytes of a request body in one record
+	// bodyChunk is how many bytes of a request body one record takes: so few that it fits, with
+	// a pad and what is kept for control records, once a quarter of the inbox is free.
+	bodyChunk = 32<<10 - 64
 	keepBody  = 16 << 10 // a larger body buffer is not kept for the next call
 )
 
@@ -89,14 +91,19 @@ func (p *port) offer(c *Call) bool {
 		p.free = p.free[:n-1]
 	}
 	generation := p.generations[slot] + 1
-	p.generations[slot] = generation
+	if generation == 0 {
+		generation = 1 // with 0, the first slot's ID would be that of control records
+	}
 	payload, ok := p.write(len(c.start), c.kind(), c.flags, p.slots.ID(slot, generation), data)
 	if !ok {
 		p.free = append(p.free, slot)
-		p.full = !p.inbox.WantRoom()
+		// Full, however much is free: it was too little, and would be again.
+		p.full = true
+		p.inbox.WantRoom()
 		return false
 	}
 	copy(payload, c.start)
+	p.generations[slot] = generation
 	p.slots.Offer(slot, generation)
 	p.calls[slot] = c
 	c.port, c.slot, c.generation, c.offered = p, slot, generation, p.shard.now
@@ -130,10 +137,12 @@ func (p *port) reserve(c *Call, n int, kind, flags uint16, class class) ([]byte,
 		return nil, false
 	}
 	payload, ok := p.write(n, kind, flags, p.slots.ID(c.slot, c.generation), class)
+	if !ok && !p.dead && p.inbox.WantRoom() {
+		payload, ok = p.write(n, kind, flags, p.slots.ID(c.slot, c.generation), class) // there is room by now
+	}
 	if !ok && !p.dead && !c.blocked {
 		c.blocked = true
 		p.blocked = append(p.blocked, c)
-		p.inbox.WantRoom()
 		p.shard.counters.Add(observe.LinkInboxFull, 1)
 	}
 	return payload, ok

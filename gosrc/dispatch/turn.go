@@ -84,6 +84,9 @@ func (s *Shard) Arm() (limit time.Duration, ok bool) {
 // schedule sets the time of the next tick, if there is anything to look at.
 func (s *Shard) schedule() {
 	waiting, holding := s.queue.live > 0 || s.again.live > 0, false
+	if !waiting {
+		s.noWorkerSince = 0 // nobody looks from now on, and it is those who wait that it is about
+	}
 	for _, p := range s.ports {
 		waiting = waiting || p.unclaimed > 0 || p.stalledSince != 0
 		holding = holding || p.held > 0

@@ -65,6 +65,7 @@ func (s *Shard) orphan(p *port, c *Call) (rerun bool) {
 	case s.dispatch.settings.RetrySafe && c.state == claimed && !c.spoke && !c.again && !c.fed &&
 		!p.worker.noRetry.Load() && safe(c.start):
 		c.again = true
+		c.startOver()
 		s.requeue(c)
 		return true
 	default:
@@ -72,6 +73,15 @@ func (s *Shard) orphan(p *port, c *Call) (rerun bool) {
 		s.recycle(c)
 	}
 	return false
+}
+
+// startOver forgets what the worker that ended was told, had received and had no room for.
+func (c *Call) startOver() {
+	c.forwarded, c.outstanding = c.flags&link.FlagLast != 0, 0
+	if !c.forwarded {
+		c.outstanding = int(binary.LittleEndian.Uint32(c.start[link.CallBodyLength:]))
+	}
+	c.told, c.dismissed, c.blocked = false, false, false
 }
 
 // safe says whether a call may be run twice: its method is safe (RFC 9110 9.2.1).

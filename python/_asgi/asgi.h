@@ -125,6 +125,7 @@ struct Link {
     unsigned long thread;    /* of the last drain */
     bool detached;           /* nothing may be written; unmapped once no drain is on the stack */
     bool pathsend;           /* the extension is offered */
+    bool alone;              /* no other worker could run what this one has not begun */
     bool resume_scheduled;   /* the loop will call _resume */
     bool flush_scheduled;    /* the loop will call _flush */
     Cache cache;

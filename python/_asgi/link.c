@@ -130,12 +130,12 @@ void link_control_due(Link *link)
 static int link_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"memfd",     "bell",  "loop_bells", "app",        "loop",     "root_path",
-                               "state",     "on_error", "on_control", "pathsend", NULL};
+                               "state",     "on_error", "on_control", "pathsend", "alone", NULL};
     Link *link = (Link *)self;
-    int memfd, bell, pathsend = 0;
+    int memfd, bell, pathsend = 0, alone = 0;
     PyObject *bells, *app, *loop, *root_path = NULL, *app_state = Py_None, *on_error = NULL, *on_control = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iiOOO|$UOOOp:Link", keywords, &memfd, &bell, &bells, &app, &loop,
-                                     &root_path, &app_state, &on_error, &on_control, &pathsend)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iiOOO|$UOOOpp:Link", keywords, &memfd, &bell, &bells, &app, &loop,
+                                     &root_path, &app_state, &on_error, &on_control, &pathsend, &alone)) {
         return -1;
     }
     if (link->memory != NULL) {
@@ -161,6 +161,7 @@ static int link_init(PyObject *self, PyObject *args, PyObject *kwargs)
     link->state = state;
     link->bell = bell;
     link->pathsend = pathsend != 0;
+    link->alone = alone != 0;
     link->app = Py_NewRef(app);
     link->on_error = Py_NewRef(on_error);
     link->on_control = Py_NewRef(on_control);
@@ -448,7 +449,7 @@ static void link_dealloc(PyObject *self)
 }
 
 PyDoc_STRVAR(link_doc,
-"Link(memfd, bell, loop_bells, app, loop, *, root_path='', state=None, on_error, on_control, pathsend=False)\n"
+"Link(memfd, bell, loop_bells, app, loop, *, root_path='', state=None, on_error, on_control, pathsend=False, alone=False)\n"
 "--\n\n"
 "A worker's end of the link to the core: runs an ASGI app for the calls that the core offers.\n\n"
 "memfd is the shared memory, bell the worker's doorbell and loop_bells those of the core's poll loops,\n"
@@ -456,7 +457,8 @@ PyDoc_STRVAR(link_doc,
 "state is the app's lifespan state, of which each scope gets a shallow copy. on_error(kind, exception,\n"
 "request_line) hears of an app's unhandled exception ('exception') and of one that returned\n"
 "without a complete answer ('incomplete', None). on_control(name) hears 'drain' and 'stop'.\n"
-"pathsend offers the extension http.response.pathsend.\n\n"
+"pathsend offers the extension http.response.pathsend. alone says that no other worker could run\n"
+"what this one has not begun.\n\n"
 "All methods belong to the thread of the loop.\n"
 "Raises ValueError when memfd is no link, or one of another version.");
 

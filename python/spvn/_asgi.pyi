@@ -83,6 +83,8 @@ class Link:
             on_error("incomplete", None, request_line) for an app that returned without a complete answer.
         on_control: Called with "drain" and "stop" when the core says so.
         pathsend: Offer the extension http.response.pathsend.
+        alone: No other worker could run what this one has not begun, so that before Python 3.12 it takes several
+            calls at a time.
 
     Raises:
         ValueError: memfd is not a link, or one of another version.
@@ -102,6 +104,7 @@ class Link:
         on_error: Callable[[str, BaseException | None, str], object],
         on_control: Callable[[str], object],
         pathsend: bool = False,
+        alone: bool = False,
     ) -> None: ...
     @property
     def calls(self) -> int:

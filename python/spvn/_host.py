@@ -53,6 +53,7 @@ class Host:
         """Where the server listens; known before the app has started."""
         self._should_exit = False
         self._force_exit = False
+        self._terminated = False
         self._settled = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: asyncio.Event | None = None
@@ -163,6 +164,7 @@ class Host:
         """Something happened in the core."""
 
     def _on_signal(self, number: int) -> None:
+        self._terminated = number == signal.SIGTERM
         if self._should_exit or number == signal.SIGQUIT:
             self.force_exit = True
         else:
@@ -206,6 +208,15 @@ class Host:
                 "spvn running on " + style("%s", bold=True) + " (Press CTRL+C to quit)",
                 where,
             )
+
+    async def _delay(self) -> None:
+        """After SIGTERM: go on for --drain-delay, so that whoever sends requests here can learn of it."""
+        delay = self.config.drain_delay
+        if not self._terminated or not delay:
+            return
+        logger.info("SIGTERM: stopping in %g seconds", delay)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._until("the end of the delay"), delay)
 
     async def _stop_core(self) -> None:
         assert self._core is not None and self._server is not None and self._loop is not None

@@ -95,19 +95,23 @@ class WorkerProcess:
         self._unread = b""
         self._watch = -1
         self._kill_at: asyncio.TimerHandle | None = None
-        self._says, says = os.pipe()
-        self._stacks, stacks = os.pipe()
+        self._says = self._stacks = -1
+        given = descriptors.all()  # to be closed here
         try:
+            self._says, says = os.pipe()
+            given.append(says)
+            self._stacks, stacks = os.pipe()
+            given.append(stacks)
             with _launch_file(Launch(config, descriptors, says, stacks, sys.argv, page)) as file:
                 self._popen = subprocess.Popen(
                     [sys.executable, *_interpreter_flags(), "-c", _BOOT, str(file.fileno()), f"worker {self.id}"],
-                    pass_fds=[*descriptors.all(), says, stacks, file.fileno()],
+                    pass_fds=[*given, file.fileno()],
                 )
         except BaseException:
             self._close_pipes()
             raise
         finally:
-            for descriptor in (says, stacks, *descriptors.all()):
+            for descriptor in given:
                 os.close(descriptor)
         self.pid = self._popen.pid
         for pipe in (self._says, self._stacks):
@@ -200,8 +204,9 @@ class WorkerProcess:
         self._on_exit(self)
 
     def _close_pipes(self) -> None:
-        os.close(self._says)
-        os.close(self._stacks)
+        for pipe in (self._says, self._stacks):
+            if pipe >= 0:
+                os.close(pipe)
 
     # What it says.
 

@@ -91,6 +91,7 @@ class Server(Host):
             asgi_version=asgi_version,
             root_path=self.config.root_path,
             reset_contextvars=self.config.reset_contextvars,
+            alone=True,
         )
 
     async def _work(self, worker: Worker) -> None:
@@ -102,6 +103,7 @@ class Server(Host):
             if self._broken is not None:
                 # The core takes no more from this worker, and there is no other in this process.
                 raise SpvnError(f"the app's process broke the link to the core ({self._broken}); stopping")
+            await self._delay()
             await self._drain(worker)
             await self._unless_forced(worker.stop())
         except Interrupted:

@@ -29,6 +29,7 @@ from spvn._host import DRAIN_SLACK_SECONDS, FOREVER_SECONDS, Host, Interrupted, 
 from spvn._process import WorkerProcess
 from spvn._recycle import Limits, calls_of, limited
 from spvn.config import Config
+from spvn.core import LinkDescriptors
 from spvn.envfile import load_env_file
 from spvn.errors import AppError, AppImportError, ConfigError, SpvnError, StartupFailed
 from spvn.logging import configure_logging, style
@@ -131,6 +132,7 @@ class Supervisor(Host):
         finally:
             if limits is not None:
                 limits.cancel()
+        await self._delay()
         await self._drain()
 
     async def _drain(self) -> None:
@@ -208,18 +210,16 @@ class Supervisor(Host):
 
     def _start(self) -> None:
         assert self._core is not None and self._server is not None
-        descriptors = self._core.add_worker(self._server.server, {"process": True})
+        descriptors: LinkDescriptors | None = None
         try:
+            descriptors = self._core.add_worker(self._server.server, {"process": True})
             worker = WorkerProcess(
                 self.config, descriptors, page=self._page, on_message=self._on_message, on_exit=self._on_exit
             )
-        except ConfigError as exc:
-            self._core.worker_gone(self._server.server, descriptors.worker)
-            self._fatal = exc
-            return
-        except OSError as exc:
-            self._core.worker_gone(self._server.server, descriptors.worker)
-            error = SpvnError(f"a worker process could not be started: {exc}")
+        except (OSError, RuntimeError, ConfigError) as exc:
+            if descriptors is not None:
+                self._core.worker_gone(self._server.server, descriptors.worker)
+            error = exc if isinstance(exc, ConfigError) else SpvnError(f"a worker process could not be started: {exc}")
             if not self.started:
                 self._fatal = error
                 return
@@ -243,7 +243,8 @@ class Supervisor(Host):
         """Have the core drain a worker; kill it if it takes longer than anything should."""
         assert self._core is not None and self._server is not None
         worker.state, worker.retired = "draining", True
-        self._core.remove_worker(self._server.server, worker.id, grace)
+        with contextlib.suppress(RuntimeError):  # it has ended, and the core knows it before we do
+            self._core.remove_worker(self._server.server, worker.id, grace)
         worker.kill_in(grace + max(grace, _SHUTDOWN_SECONDS), "because its shutdown took too long")
 
     def _abort(self, worker: WorkerProcess) -> None:
@@ -353,7 +354,8 @@ class Supervisor(Host):
         assert self._loop is not None and self._core is not None and self._server is not None
         if worker.state == "exited" or worker.stalled_at != since:
             return
-        self._core.condemn_worker(self._server.server, worker.id)
+        with contextlib.suppress(RuntimeError):  # it has ended
+            self._core.condemn_worker(self._server.server, worker.id)
         worker.kill(f"because its loop was blocked for {self._loop.time() - since:.1f} s (--timeout-worker-stall)")
 
     # Ends.
@@ -463,10 +465,10 @@ class Supervisor(Host):
         logger.info("Will watch for changes in these directories: %s", options["dirs"])
 
     def _on_files(self, event: dict[str, Any]) -> None:
+        self._reload()
         paths = [os.path.relpath(path) for path in event.get("paths") or []]
         more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
         logger.warning("Detected changes in %s%s. Reloading...", ", ".join(paths[:3]), more)
-        self._reload()
 
     def _reload(self) -> None:
         """Drain what runs the old code; calls wait in the core for the new."""

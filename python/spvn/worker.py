@@ -44,7 +44,8 @@ def _link_type() -> type[Link]:
 class Worker:
     """One event loop at the end of one link.
 
-    `on_control` gets "drain" and "stop" when the core sends these records.
+    `on_control` gets "drain" and "stop" when the core sends these records. `alone` says that the server has no other
+    worker.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Worker:
         asgi_version: str = "3.0",
         root_path: str = "",
         reset_contextvars: bool = False,
+        alone: bool = False,
         on_control: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.id = descriptors.worker
@@ -80,6 +82,7 @@ class Worker:
                 state=self._lifespan.state,
                 on_error=log_error,
                 on_control=on_control,
+                alone=alone,
             )
         except BaseException:
             _close_all(descriptors)

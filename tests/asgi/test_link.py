@@ -152,6 +152,21 @@ def test_what_was_taken_back_is_skipped(run: Runner) -> None:
     assert paths == ["/0", "/2", "/3"]
 
 
+@pytest.mark.skipif(EAGER, reason="calls are begun where they are claimed since 3.12")
+@pytest.mark.parametrize(("alone", "claims"), [(False, 1), (True, 16)])
+def test_how_many_calls_a_turn_claims(run: Runner, alone: bool, claims: int) -> None:
+    """Without eager tasks: one, or, where no other worker could run them, several."""
+
+    async def scenario(worker: Worker) -> None:
+        calls = [worker.core.call() for _ in range(40)]
+        worker.core.ring()
+        worker.link.drain()
+        assert sum(worker.core.state(call) == S.SLOT_CLAIMED for call in calls) == claims
+        await worker.done(*calls)
+
+    run(hello, scenario, link={"alone": alone})
+
+
 @pytest.mark.skipif(not EAGER, reason="one call a turn before 3.12")
 def test_a_drain_gives_the_loop_its_turn(run: Runner) -> None:
     async def scenario(worker: Worker) -> None:

@@ -110,7 +110,7 @@ def test_new_code_that_does_not_import(tmp_path: Path) -> None:
         load = Load(server.port, rate=500)
 
         def restart() -> None:
-            server.main.write_text("import no_such_module_here\n")
+            server.main.write_text("open('tries', 'a').write('x')\nimport no_such_module_here\n")
             server.signal(signal.SIGHUP)
             server.wait_log(r"The restart is given up: 2 worker\(s\) go on")
             after(server, 200)
@@ -119,6 +119,7 @@ def test_new_code_that_does_not_import(tmp_path: Path) -> None:
             os.kill(before[0], signal.SIGKILL)
             server.wait_log("died: SIGKILL")
             after(server, 300)
+            server.wait(lambda: len((tmp_path / "tries").read_text()) >= 3, "attempts")
             assert before[1] in server.workers()
             server.main.write_text(good)
             server.wait_ready(2)
@@ -128,6 +129,7 @@ def test_new_code_that_does_not_import(tmp_path: Path) -> None:
         log = server.log()
         assert len(re.findall("did not start: main cannot be imported", log)) == 1
         assert "no_such_module_here" in log
+        assert len((tmp_path / "tries").read_text()) < 10
         hang_up(server)
 
 
@@ -272,6 +274,16 @@ class TestTheEnd:
             assert load.statuses == {200: 4}
             assert server.ended() == 0
 
+    def test_the_drain_delay(self, tmp_path: Path) -> None:
+        with served(tmp_path, "--workers", "1", "--drain-delay", "1") as server:
+            server.wait_ready(1)
+            began = time.monotonic()
+            server.signal(signal.SIGTERM)
+            server.wait_log("SIGTERM: stopping in 1 seconds")
+            assert server.call()[0] == 200
+            assert server.ended() == 0
+            assert time.monotonic() - began >= 1
+
     @pytest.mark.parametrize("signals", [[signal.SIGINT, signal.SIGINT], [signal.SIGQUIT]])
     def test_at_once(self, tmp_path: Path, signals: list[int]) -> None:
         with served(tmp_path, "--workers", "2") as server:
@@ -316,9 +328,8 @@ class TestTheStart:
     def test_failed(self, tmp_path: Path, app: str, code: int, message: str) -> None:
         with served(tmp_path, "--workers", "2", app=app) as server:
             assert server.ended() == code
-            assert len(re.findall(message, server.log())) == (2 if code == 3 and "no db" in message else 1), (
-                server.log()
-            )
+            assert re.search(message, server.log())
+            assert server.log().count("Error loading") == (1 if code == 1 else 0)
 
     def test_an_option_of_the_workers(self, tmp_path: Path) -> None:
         with served(tmp_path, "--workers", "2", "--loop", "trio") as server:

@@ -1,0 +1,191 @@
+package dispatch
+
+import (
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"spvn/gosrc/call"
+	"spvn/gosrc/link"
+	"spvn/gosrc/observe"
+)
+
+// within fails the test if f takes longer than it ever should.
+func within(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("it never returned")
+	}
+}
+
+// A quarter of an inbox may be free and yet too little for a large start and what is kept
+// for control records: the loop must go on with other work meanwhile.
+func TestLargeStartsAndABusyWorker(t *testing.T) {
+	for _, size := range []int{60 << 10, 77<<10 + 8, 90 << 10, 120 << 10} {
+		b := newBench(t, func(s *Settings) { s.QueueBytes = 64 << 20 })
+		w := b.worker(1)
+		r := request()
+		r.Method, r.Body = []byte("POST"), make([]byte, size)
+		answered := 0
+		within(t, func() {
+			for range 60 {
+				b.start(r)
+				b.turn()
+			}
+			for answered < 60 {
+				begun := w.read(t, 1, b.now)
+				for _, s := range begun {
+					w.write(link.Response, link.FlagLast|link.FlagDone, s.id, responsePayload(200, 0, "ok"))
+				}
+				answered += len(begun)
+				b.now += int64(tick)
+				b.shard.Wake(b.now)
+				b.turn()
+			}
+		})
+		b.want(observe.CallsAnswered, 60)
+	}
+}
+
+// Whoever has waited for a worker long ago is no reason to refuse a call today.
+func TestTheTimeWithoutAWorkerBeginsAnew(t *testing.T) {
+	b := newBench(t, nil)
+	first := b.start(request())
+	b.turn()
+	b.now += int64(time.Second)
+	b.shard.Wake(b.now)
+	b.turn()
+	w := b.worker(1)
+	b.turn()
+	begun := w.read(t, 1, b.now)
+	w.write(link.Response, link.FlagLast|link.FlagDone, begun[0].id, responsePayload(200, 0, "ok"))
+	b.turn()
+	first.said(t, `respond 200 0 fields "ok" true`)
+	b.shard.Arm()
+
+	b.now += int64(time.Hour)
+	b.shard.Wake(b.now)
+	b.turn()
+	w.SetState(WorkerGone)
+	b.shard.Detach(w.Worker)
+	second := b.start(request())
+	for range 100 {
+		b.turn()
+		b.now += int64(tick)
+		b.shard.Wake(b.now)
+	}
+	second.said(t) // nothing: it waits for the next worker
+}
+
+// A call that runs again starts from the beginning: what the first worker was told, had
+// room for or received says nothing about the second.
+func TestARerunForgetsTheFirstRun(t *testing.T) {
+	b := newBench(t, func(s *Settings) { s.RetrySafe = true })
+	first := b.worker(1)
+	r := request()
+	r.BodyLast, r.Body = false, []byte("12345")
+	a := b.start(r)
+	b.turn()
+	id := first.read(t, 1, b.now)[0].id
+	first.write(link.WantBody, 0, id, nil)
+	first.write(link.BodyCredit, 0, id, binary.LittleEndian.AppendUint64(nil, 5))
+	b.turn()
+	a.call.Body(nil, true)
+	b.shard.DisconnectWorker(first.Worker)
+	b.turn()
+
+	second := b.worker(2)
+	first.SetState(WorkerGone)
+	if lost := b.shard.Detach(first.Worker); len(lost) != 1 || !lost[0].Rerun {
+		t.Fatalf("got %+v; want one call that runs again", lost)
+	}
+	b.turn()
+	id = second.read(t, 1, b.now)[0].id
+	b.turn()
+	second.write(link.BodyCredit, 0, id, binary.LittleEndian.AppendUint64(nil, 5))
+	b.turn()
+	second.read(t, 10, b.now)
+	if len(b.corrupt) != 0 {
+		t.Errorf("the second worker was found mad: %v", b.corrupt)
+	}
+	if len(second.log) != 1 || second.log[0] != "body 0 1" {
+		t.Errorf("the second worker was told %v; want the end of the body", second.log)
+	}
+	second.log = nil
+	a.call.Leave()
+	b.turn()
+	second.read(t, 10, b.now)
+	if len(second.log) != 1 || second.log[0] != "disconnect" {
+		t.Errorf("the second worker was told %v; want that the client left", second.log)
+	}
+}
+
+// A call that waited for room in the inbox of a worker that ended waits anew elsewhere.
+func TestARerunWaitsForRoomAnew(t *testing.T) {
+	b := newBench(t, func(s *Settings) { s.RetrySafe = true })
+	first := b.worker(1)
+	r := request()
+	r.BodyLast = false
+	a := b.start(r)
+	b.turn()
+	first.read(t, 1, b.now)
+	fill(b, first.Worker)
+	a.call.Body([]byte("body"), true)
+	b.want(observe.LinkInboxFull, 0)
+	b.turn()
+	second := b.worker(2)
+	first.SetState(WorkerGone)
+	b.shard.Detach(first.Worker)
+	b.turn()
+	begun := second.read(t, 1, b.now)
+	fill(b, second.Worker)
+	b.turn()
+	for range 100 { // makes room
+		second.read(t, 100, b.now)
+		b.turn()
+	}
+	if begun[0].body != 4 {
+		t.Errorf("got %d bytes of body; want 4", begun[0].body)
+	}
+}
+
+// fill leaves no room for data in a worker's inbox.
+func fill(b *bench, w *Worker) {
+	p := b.shard.portOf(w)
+	for {
+		if _, ok := p.write(1<<10, link.Timer, 0, 0, data); !ok {
+			break
+		}
+	}
+	for {
+		if _, ok := p.write(0, link.Timer, 0, 0, data); !ok {
+			return
+		}
+	}
+}
+
+// The ID 0 is that of control records, however often the first slot was used.
+func TestGenerationsWrap(t *testing.T) {
+	b := newBench(t, nil)
+	w := b.worker(1)
+	p := b.shard.portOf(w.Worker)
+	p.calls, p.generations, p.free = []*Call{nil}, []uint32{^uint32(0)}, []uint32{0}
+	a := b.start(request())
+	b.turn()
+	begun := w.read(t, 1, b.now)
+	if begun[0].id == 0 {
+		t.Fatal("a call has the ID of control records")
+	}
+	w.write(link.Response, link.FlagLast|link.FlagDone, begun[0].id, responsePayload(200, 0, "ok"))
+	b.turn()
+	a.said(t, `respond 200 0 fields "ok" true`)
+}
+
+var _ call.Answer = (*fakeAnswer)(nil)
