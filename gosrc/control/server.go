@@ -97,6 +97,7 @@ func newServer(c *Config) (s *server, err error) {
 		return nil, err
 	}
 	s.dispatch = dispatch.New(s.dispatchSettings(n), s.counters)
+	s.countTimers()
 	config := s.transportConfig()
 	for i := range n {
 		bell, err := link.NewBell()

@@ -105,11 +105,14 @@ func (s *Shard) record(p *port, r link.Record) error {
 func (s *Shard) control(p *port, r link.Record) error {
 	message := ""
 	switch r.Type {
-	case link.Stopped:
 	case link.Ready:
 		if len(r.Payload) >= 4 {
 			p.worker.setThreads(binary.LittleEndian.Uint32(r.Payload))
 		}
+		s.timers.ready()
+	case link.Stopped:
+	case link.TimerSet, link.TimerCancel, link.TimerDone:
+		return s.timers.record(p, r)
 	case link.StartFailed:
 		if len(r.Payload) < 8 {
 			return errRecord

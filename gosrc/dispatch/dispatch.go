@@ -78,6 +78,7 @@ type Dispatch struct {
 	waiting  atomic.Int64 // calls in the queues of all shards
 	bytes    atomic.Int64 // their bytes
 	draining atomic.Bool
+	timers   TimerStats
 }
 
 // New makes the dispatch of one server. counters has one entry for each loop.
@@ -86,6 +87,7 @@ func New(settings Settings, counters []*observe.Shard) *Dispatch {
 	for i := range settings.Loops {
 		d.shards = append(d.shards, &Shard{dispatch: d, index: i, counters: counters[i]})
 	}
+	d.shards[0].timers = newTimers(d.shards[0], &d.timers)
 	return d
 }
 
@@ -97,6 +99,9 @@ func (d *Dispatch) Drain() { d.draining.Store(true) }
 
 // Draining reports whether Drain was called.
 func (d *Dispatch) Draining() bool { return d.draining.Load() }
+
+// Timers is what became of the app's timers.
+func (d *Dispatch) Timers() *TimerStats { return &d.timers }
 
 // InFlight is how many calls have arrived and not ended.
 func (d *Dispatch) InFlight() int64 { return d.inFlight.Load() }

@@ -42,6 +42,8 @@ type port struct {
 	offersAt  int
 	unclaimed int
 
+	firings map[uint64]*firing // due times of timers that have a slot, by its ID; see timers.go
+
 	blocked  []*Call // wait for room in the inbox
 	full     bool    // the inbox had no room for a call start
 	rungTurn uint64  // the worker's turn when it was last rung

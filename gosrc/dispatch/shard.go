@@ -28,6 +28,8 @@ type Shard struct {
 	fields []call.Field
 	line   AccessLine
 
+	timers *timers // the app's; nil in all shards but the first
+
 	noWorkerSince int64 // since when no worker could take calls, 0: one can
 }
 

@@ -39,6 +39,7 @@ func (s *Shard) Turn() (progress bool) {
 		s.tick()
 	}
 	s.offerWaiting()
+	s.timers.turn()
 	s.schedule()
 	return progress
 }
@@ -78,7 +79,7 @@ func (s *Shard) Arm() (limit time.Duration, ok bool) {
 			limit = left
 		}
 	}
-	return limit, true
+	return s.timers.limit(limit), true
 }
 
 // schedule sets the time of the next tick, if there is anything to look at.

@@ -33,6 +33,7 @@ func (s *Shard) Detach(w *Worker) (lost []LostCall) {
 		p.recovered()
 		s.ports = append(s.ports[:i:i], s.ports[i+1:]...)
 		p.takeBackAll()
+		s.timers.lost(p)
 		for slot := range p.calls {
 			if c := p.calls[slot]; c != nil {
 				if !c.state.ended() {
@@ -100,6 +101,7 @@ func (s *Shard) DrainWorker(w *Worker) {
 	if p := s.portOf(w); p != nil && !p.dead {
 		p.settle()
 		p.takeBackAll()
+		s.timers.drained(p)
 		if s.index == 0 {
 			p.notify(link.Drain)
 		}

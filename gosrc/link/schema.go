@@ -72,7 +72,7 @@ const (
 	Stop          = 7  // call 0: run lifespan shutdown, answer STOPPED, end
 	WsMessage     = 8  // a message or, with FLAG_MORE, a part of it; u32 opcode, u32 length, bytes
 	WsClosed      = 9  // u16 code, u16 reason length, u32 0, reason
-	Timer         = 10 // call 0: u64 timer, u64 due
+	Timer         = 10 // a due time of a timer; the call is a slot that the worker claims before it runs it; TIMER payload
 )
 
 // Payload of CALL_HTTP and CALL_WEBSOCKET: this, then method, path, raw path, query, client host, server host; then for each field u32 name length, u32 value length, name, value (nothing is aligned); then the first part of the body.
@@ -111,6 +111,9 @@ const (
 	WsSend        = 14 // as WS_MESSAGE
 	WsClose       = 15 // as WS_CLOSED
 	WsCredit      = 16 // u32 messages, u32 bytes: what the app received of a WebSocket's messages
+	TimerSet      = 17 // call 0, outbox 0: TIMER_SET payload
+	TimerCancel   = 18 // call 0, outbox 0: u32 flags as in TIMER_SET, u32 key length, key
+	TimerDone     = 19 // call 0, outbox 0: u64 call of the TIMER record, u64 not 0 if it failed
 )
 
 // Payload of BODY and RESPONSE_BODY: this, then the bytes.
@@ -127,6 +130,30 @@ const (
 	ResponseFieldCount = 4  // u32
 	ResponseFieldBytes = 8  // u32: bytes of the field list
 	ResponseBodyLength = 12 // u32
+)
+
+// Payload of TIMER: this, then key and data. A worker that does not claim it in time may find it taken back.
+const (
+	TimerFixedSize  = 24
+	TimerNumber     = 0  // u64: which due time of its timer, counted from 1
+	TimerDue        = 8  // i64: when it was due, wall-clock ns since 1970
+	TimerKeyLength  = 16 // u32
+	TimerDataLength = 20 // u32
+)
+
+// Payload of TIMER_SET: this, then key and data.
+const (
+	TimerSetFixedSize  = 40
+	TimerSetInterval   = 0  // u64 ns; 0: once
+	TimerSetFirst      = 8  // u64 ns until the first due time
+	TimerSetJitter     = 16 // u64 ns: how much later than due a firing may come, at random
+	TimerSetFlags      = 24 // u32
+	TimerSetKeyLength  = 28 // u32
+	TimerSetDataLength = 32 // u32; u32 0 follows
+	TimerAll           = 1  // flag: every worker that has set it runs each due time, not one of them
+	TimerOverlap       = 2  // flag: a due time is run although the one before still runs
+	TimerLocal         = 4  // flag: it is this worker's alone and ends with it
+	TimerAny           = 8  // flag: its data says all, so that workers that have not set it run it too
 )
 
 // Flow control.

@@ -35,7 +35,8 @@ type conn struct {
 	blocked  bool // waits for EPOLLOUT
 	dirty    bool // listed in Loop.dirty
 	inWheel  bool
-	idle     bool   // listed in Loop.idle
+	idle     bool   // has no call in flight
+	listed   bool   // in Loop.idle: nor output that waits
 	interest uint32 // what epoll was told
 
 	out     []byte // output; the first outAt bytes have left
@@ -79,6 +80,9 @@ func (c *conn) Commit(b []byte) {
 		return
 	}
 	c.out = b
+	if c.listed {
+		c.loop.idle.remove(c)
+	}
 	if !c.dirty && !c.blocked {
 		c.loop.soil(c)
 	}
@@ -119,12 +123,23 @@ func (c *conn) Idle(idle bool) {
 	if idle == c.idle || c.phase != open {
 		return
 	}
+	c.idle = idle
 	if idle {
-		c.loop.idle.push(c)
+		c.rest()
 		c.loop.counters.Add(observe.ConnectionsIdle, 1)
 	} else {
-		c.loop.idle.remove(c)
+		if c.listed {
+			c.loop.idle.remove(c)
+		}
 		c.loop.counters.Dec(observe.ConnectionsIdle)
+	}
+}
+
+// rest lists the connection as one that may be closed to make room, if it is idle and its last
+// answer has left.
+func (c *conn) rest() {
+	if c.idle && !c.listed && c.Buffered() == 0 {
+		c.loop.idle.push(c)
 	}
 }
 
@@ -322,7 +337,9 @@ func (c *conn) flush() {
 	}
 	if c.phase == finishing {
 		c.linger()
+		return
 	}
+	c.rest()
 }
 
 func (c *conn) writeDeadline() {

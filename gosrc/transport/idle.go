@@ -1,13 +1,14 @@
 package transport
 
-// idleList holds the connections that have no call in flight, the longest idle first.
+// idleList holds the connections that have no call in flight and no output that waits, the
+// longest idle first.
 type idleList struct {
 	first, last *conn
 	count       int
 }
 
 func (l *idleList) push(c *conn) {
-	c.idle = true
+	c.listed = true
 	c.idlePrev, c.idleNext = l.last, nil
 	if l.last != nil {
 		l.last.idleNext = c
@@ -29,6 +30,6 @@ func (l *idleList) remove(c *conn) {
 	} else {
 		l.last = c.idlePrev
 	}
-	c.idle, c.idleNext, c.idlePrev = false, nil, nil
+	c.listed, c.idleNext, c.idlePrev = false, nil, nil
 	l.count--
 }

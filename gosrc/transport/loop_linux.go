@@ -61,6 +61,7 @@ type Loop struct {
 	posted   atomic.Bool
 	mailbox  sync.Mutex
 	messages []func() // guarded by mailbox
+	ended    bool     // guarded by mailbox: the bell is closed
 	done     chan struct{}
 }
 
@@ -141,10 +142,13 @@ func (l *Loop) Done() <-chan struct{} { return l.done }
 // Post has f run on the loop's goroutine, soon. After the loop's end f is not run.
 func (l *Loop) Post(f func()) {
 	l.mailbox.Lock()
+	defer l.mailbox.Unlock()
+	if l.ended {
+		return
+	}
 	l.messages = append(l.messages, f)
-	l.mailbox.Unlock()
 	l.posted.Store(true)
-	link.Ring(l.bell)
+	link.Ring(l.bell) // with the lock held: the loop's end closes the bell, and its number may be another file's then
 }
 
 // Stop ends the loop: its connections are closed at once.
@@ -183,7 +187,7 @@ func (l *Loop) wakeUp() {
 	if l.posted.Load() {
 		l.readMail()
 	}
-	for l.engine.Turn() {
+	for n := 0; n < turnsAWakeUp && l.engine.Turn(); n++ {
 		l.flush()
 		l.engine.Publish()
 	}
@@ -409,6 +413,9 @@ func (l *Loop) closeAll() {
 	l.engine.Publish()
 	l.turnEnds()
 	unix.Close(l.epoll)
+	l.mailbox.Lock()
+	l.ended, l.messages = true, nil
+	l.mailbox.Unlock()
 	unix.Close(l.bell)
 }
 

@@ -139,7 +139,7 @@ func (l *NetLoop) turn() {
 		l.guard("message", f)
 	}
 	l.engine.Publish()
-	for l.engine.Turn() {
+	for n := 0; n < turnsAWakeUp && l.engine.Turn(); n++ {
 		l.flush()
 		l.engine.Publish()
 	}
@@ -275,7 +275,7 @@ func (l *NetLoop) shed(n int) int {
 	for ; found < n; found++ {
 		var oldest *netConn
 		for c := range l.conns {
-			if c.idle && c.then == nil && (oldest == nil || c.idleSince < oldest.idleSince) {
+			if c.idle && c.Buffered() == 0 && c.then == nil && (oldest == nil || c.idleSince < oldest.idleSince) {
 				oldest = c
 			}
 		}

@@ -25,6 +25,10 @@ const (
 	DefaultWriteTimeout = 30 * time.Second
 	lingerTime          = 2 * time.Second // input is discarded this long after the last answer
 	lingerBytes         = 1 << 20         // or this many bytes
+
+	// turnsAWakeUp bounds how often a wake-up looks whether workers have said more: one that
+	// always has must not keep the loop from its sockets and clocks.
+	turnsAWakeUp = 16
 )
 
 // Engine is what a loop drives besides its connections: dispatch's shard.

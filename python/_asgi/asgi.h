@@ -103,7 +103,7 @@ struct Link {
     Outbox *outboxes;
     uint32_t first_inbox; /* where the next drain begins, so that no inbox starves the others */
 
-    PyObject *app, *loop, *on_error, *on_control;
+    PyObject *app, *loop, *on_error, *on_control, *on_timer; /* on_timer may be NULL */
     Pool *pool; /* the app, if it is one: its threads write into the outboxes too, under its lock */
     PyObject *call_soon, *create_future; /* the loop's */
     PyObject *task_type, *task_options, *cancelled_error;
@@ -134,6 +134,8 @@ struct Link {
 PyTypeObject *link_type_new(PyObject *module);
 /* Raises and returns -1 when nothing can be written to the link any more. */
 int link_check(Link *link);
+/* The same, and checks that the link was attached and this is its thread: for methods. */
+int link_usable_here(Link *link);
 /* Whether the memory is there and belongs to this process. */
 static inline bool link_usable(const Link *link)
 {
@@ -176,6 +178,18 @@ void link_free(Link *link);
 /* drain.c */
 
 PyObject *link_drain(Link *link, bool rung);
+/* Gives up a link whose memory makes no sense: raises and returns -1. */
+int link_corrupt(Link *link, const char *what);
+/* Moves a slot from offered to claimed; false when the core took back what it was offered for. */
+bool slot_claim(Link *link, uint64_t id, uint64_t now);
+
+/* timer.c */
+
+/* Takes a TIMER record. -1: on_timer raised. */
+int timer_due(Link *link, Inbox *in, const uint8_t *record, uint32_t length);
+PyObject *timer_set(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *timer_cancel(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *timer_done(PyObject *self, PyObject *args);
 
 /* scope.c */
 

@@ -22,15 +22,14 @@ static PyMethodDef resume_method = {"resume", resume, METH_NOARGS, NULL};
 
 static _Atomic uint32_t *draining_word(Link *link) { return (_Atomic uint32_t *)(void *)(link->memory + SPVN_HEADER_DRAINING); }
 
-static int corrupt(Link *link, const char *what)
+int link_corrupt(Link *link, const char *what)
 {
     link_detach(link);
     PyErr_Format(PyExc_RuntimeError, "The link to the core is corrupt: %s. The worker must be restarted.", what);
     return -1;
 }
 
-/* Moves a slot from offered to claimed; false when the core took the call back. */
-static bool claim(Link *link, uint64_t id, uint64_t now)
+bool slot_claim(Link *link, uint64_t id, uint64_t now)
 {
     uint8_t *slot = link->slot_table + (size_t)(uint32_t)id * SPVN_SLOT_SIZE;
     uint64_t generation = id & ~(uint64_t)UINT32_MAX;
@@ -49,7 +48,7 @@ static int start_call(Link *link, Inbox *in, const uint8_t *record, uint32_t len
     CallStart start = {.websocket = get16(record + SPVN_RECORD_TYPE) == SPVN_CALL_WEBSOCKET, .flags = flags};
     if ((uint32_t)id >= link->slots || link->calls[(uint32_t)id] != NULL ||
         !call_start_read(&start, record + SPVN_RECORD_HEADER_SIZE, length - SPVN_RECORD_HEADER_SIZE)) {
-        return corrupt(link, "a call start does not fit");
+        return link_corrupt(link, "a call start does not fit");
     }
     if (link->pool != NULL) {
         int kept = pool_start(link->pool, (uint32_t)(in - link->inboxes), record, length);
@@ -64,7 +63,7 @@ static int start_call(Link *link, Inbox *in, const uint8_t *record, uint32_t len
         return -1; /* out of memory: still offered, another worker gets it */
     }
     Py_INCREF(call);
-    if (!claim(link, id, now)) {
+    if (!slot_claim(link, id, now)) {
         inbox_advance(in, length);
         call_unlist(call);
         call_recycle(call);
@@ -108,7 +107,7 @@ static int take_message(Call *call, const uint8_t *payload, uint32_t length, boo
     Link *link = call->link;
     uint32_t size = length >= 8 ? get32(payload + 4) : 0;
     if (length < 8 || size > length - 8) {
-        return corrupt(link, "a WebSocket message does not fit");
+        return link_corrupt(link, "a WebSocket message does not fit");
     }
     PyObject *part = PyBytes_FromStringAndSize((const char *)payload + 8, size);
     if (part == NULL) {
@@ -143,7 +142,7 @@ static int take_close(Call *call, const uint8_t *payload, uint32_t length)
 {
     uint16_t size = length >= 8 ? get16(payload + 2) : 0;
     if (length < 8 || size > length - 8) {
-        return corrupt(call->link, "a WebSocket close does not fit");
+        return link_corrupt(call->link, "a WebSocket close does not fit");
     }
     PyObject *reason = PyUnicode_DecodeUTF8((const char *)payload + 8, size, "replace");
     if (reason == NULL) {
@@ -163,7 +162,7 @@ static int take_record(Link *link, const uint8_t *record, uint32_t length)
     const uint8_t *payload = record + SPVN_RECORD_HEADER_SIZE;
     if (link->pool != NULL) {
         int taken = pool_record(link->pool, record, length);
-        return taken < 0 && !PyErr_Occurred() ? corrupt(link, "a part of a body does not fit") : taken;
+        return taken < 0 && !PyErr_Occurred() ? link_corrupt(link, "a part of a body does not fit") : taken;
     }
     length -= SPVN_RECORD_HEADER_SIZE;
     Call *call = (uint32_t)id < link->slots ? link->calls[(uint32_t)id] : NULL;
@@ -176,7 +175,7 @@ static int take_record(Link *link, const uint8_t *record, uint32_t length)
     case SPVN_BODY: {
         uint32_t size = length >= SPVN_BODY_FIXED_SIZE ? get32(payload + SPVN_BODY_LENGTH) : 0;
         if (length < SPVN_BODY_FIXED_SIZE || size > length - SPVN_BODY_FIXED_SIZE) {
-            result = corrupt(link, "a part of a body does not fit");
+            result = link_corrupt(link, "a part of a body does not fit");
         } else {
             result = receive_body(call, payload + SPVN_BODY_BYTES, size, (flags & SPVN_FLAG_LAST) != 0);
         }
@@ -230,6 +229,8 @@ static int take(Link *link, bool *more)
                 } else if (type == SPVN_DRAIN || type == SPVN_STOP) {
                     inbox_advance(in, length);
                     result = control(link, type == SPVN_DRAIN ? link->state->str_drain : link->state->str_stop);
+                } else if (type == SPVN_TIMER) {
+                    result = timer_due(link, in, record, length);
                 } else {
                     /* Nothing in here runs the app, so the record stays where it is while it is read. */
                     result = take_record(link, record, length);
@@ -242,7 +243,7 @@ static int take(Link *link, bool *more)
                 }
             }
             if (found == RECORD_CORRUPT) {
-                return corrupt(link, "a record has an impossible length");
+                return link_corrupt(link, "a record has an impossible length");
             }
         }
         if (any) {

@@ -130,16 +130,21 @@ void link_control_due(Link *link)
 static int link_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"memfd",     "bell",  "loop_bells", "app",        "loop",     "root_path",
-                               "state",     "on_error", "on_control", "pathsend", "alone", NULL};
+                               "state",     "on_error", "on_control", "on_timer", "pathsend", "alone", NULL};
     Link *link = (Link *)self;
     int memfd, bell, pathsend = 0, alone = 0;
-    PyObject *bells, *app, *loop, *root_path = NULL, *app_state = Py_None, *on_error = NULL, *on_control = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iiOOO|$UOOOpp:Link", keywords, &memfd, &bell, &bells, &app, &loop,
-                                     &root_path, &app_state, &on_error, &on_control, &pathsend, &alone)) {
+    PyObject *bells, *app, *loop, *root_path = NULL, *app_state = Py_None, *on_error = NULL, *on_control = NULL,
+             *on_timer = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iiOOO|$UOOOOpp:Link", keywords, &memfd, &bell, &bells, &app, &loop,
+                                     &root_path, &app_state, &on_error, &on_control, &on_timer, &pathsend, &alone)) {
         return -1;
     }
     if (link->memory != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "A Link is attached once.");
+        return -1;
+    }
+    if (on_timer != Py_None && !PyCallable_Check(on_timer)) {
+        PyErr_Format(PyExc_TypeError, "on_timer must be a callable or None, got %s.", Py_TYPE(on_timer)->tp_name);
         return -1;
     }
     if (app_state != Py_None && !PyDict_Check(app_state)) {
@@ -165,6 +170,7 @@ static int link_init(PyObject *self, PyObject *args, PyObject *kwargs)
     link->app = Py_NewRef(app);
     link->on_error = Py_NewRef(on_error);
     link->on_control = Py_NewRef(on_control);
+    link->on_timer = on_timer != Py_None ? Py_NewRef(on_timer) : NULL;
     link->app_state = app_state != Py_None ? Py_NewRef(app_state) : NULL;
     link->root_path = Py_NewRef(root_path != NULL ? root_path : state->str_empty);
     link->root_path_bytes = PyUnicode_AsUTF8String(link->root_path);
@@ -256,6 +262,8 @@ static int check_attached(Link *link)
     }
     return check_thread(link);
 }
+
+int link_usable_here(Link *link) { return check_attached(link) < 0 ? -1 : link_check(link); }
 
 /* Methods. */
 
@@ -383,6 +391,7 @@ static int link_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(link->loop);
     Py_VISIT(link->on_error);
     Py_VISIT(link->on_control);
+    Py_VISIT(link->on_timer);
     Py_VISIT(link->call_soon);
     Py_VISIT(link->create_future);
     Py_VISIT(link->task_type);
@@ -417,6 +426,7 @@ static int link_clear(PyObject *self)
     Py_CLEAR(link->loop);
     Py_CLEAR(link->on_error);
     Py_CLEAR(link->on_control);
+    Py_CLEAR(link->on_timer);
     Py_CLEAR(link->app_state);
     Py_CLEAR(link->task_options);
     Py_CLEAR(link->http_scope);
@@ -449,7 +459,8 @@ static void link_dealloc(PyObject *self)
 }
 
 PyDoc_STRVAR(link_doc,
-"Link(memfd, bell, loop_bells, app, loop, *, root_path='', state=None, on_error, on_control, pathsend=False, alone=False)\n"
+"Link(memfd, bell, loop_bells, app, loop, *, root_path='', state=None, on_error, on_control, on_timer=None, "
+"pathsend=False, alone=False)\n"
 "--\n\n"
 "A worker's end of the link to the core: runs an ASGI app for the calls that the core offers.\n\n"
 "memfd is the shared memory, bell the worker's doorbell and loop_bells those of the core's poll loops,\n"
@@ -457,6 +468,7 @@ PyDoc_STRVAR(link_doc,
 "state is the app's lifespan state, of which each scope gets a shallow copy. on_error(kind, exception,\n"
 "request_line) hears of an app's unhandled exception ('exception') and of one that returned\n"
 "without a complete answer ('incomplete', None). on_control(name) hears 'drain' and 'stop'.\n"
+"on_timer(id, number, due, key, data) hears of a timer that is due and is this worker's to run.\n"
 "pathsend offers the extension http.response.pathsend. alone says that no other worker could run\n"
 "what this one has not begun.\n\n"
 "All methods belong to the thread of the loop.\n"
@@ -477,6 +489,13 @@ static PyMethodDef link_methods[] = {
     {"detach", method_detach, METH_NOARGS,
      PyDoc_STR("detach()\n--\n\nLets go of the memory.\n\n"
                "Calls that still run find their client gone: send() raises ClientDisconnected.")},
+    {"timer_set", (PyCFunction)(void (*)(void))timer_set, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("timer_set(key, data, interval, first, jitter, *, all=False, overlap=False, local=False, any=False)\n--\n\n"
+               "Sets a timer in the core; times are seconds.")},
+    {"timer_cancel", (PyCFunction)(void (*)(void))timer_cancel, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("timer_cancel(key, *, local=False)\n--\n\nCancels a timer.")},
+    {"timer_done", timer_done, METH_VARARGS,
+     PyDoc_STR("timer_done(id, failed, /)\n--\n\nTells the core that what on_timer heard of has run.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -61,7 +61,7 @@
 #define SPVN_STOP 7 /* call 0: run lifespan shutdown, answer STOPPED, end */
 #define SPVN_WS_MESSAGE 8 /* a message or, with FLAG_MORE, a part of it; u32 opcode, u32 length, bytes */
 #define SPVN_WS_CLOSED 9 /* u16 code, u16 reason length, u32 0, reason */
-#define SPVN_TIMER 10 /* call 0: u64 timer, u64 due */
+#define SPVN_TIMER 10 /* a due time of a timer; the call is a slot that the worker claims before it runs it; TIMER payload */
 
 /* Payload of CALL_HTTP and CALL_WEBSOCKET: this, then method, path, raw path, query, client host, server host; then for each field u32 name length, u32 value length, name, value (nothing is aligned); then the first part of the body. */
 #define SPVN_CALL_FIXED_SIZE 40
@@ -96,6 +96,9 @@
 #define SPVN_WS_SEND 14 /* as WS_MESSAGE */
 #define SPVN_WS_CLOSE 15 /* as WS_CLOSED */
 #define SPVN_WS_CREDIT 16 /* u32 messages, u32 bytes: what the app received of a WebSocket's messages */
+#define SPVN_TIMER_SET 17 /* call 0, outbox 0: TIMER_SET payload */
+#define SPVN_TIMER_CANCEL 18 /* call 0, outbox 0: u32 flags as in TIMER_SET, u32 key length, key */
+#define SPVN_TIMER_DONE 19 /* call 0, outbox 0: u64 call of the TIMER record, u64 not 0 if it failed */
 
 /* Payload of BODY and RESPONSE_BODY: this, then the bytes. */
 #define SPVN_BODY_FIXED_SIZE 8
@@ -108,6 +111,26 @@
 #define SPVN_RESPONSE_FIELD_COUNT 4 /* u32 */
 #define SPVN_RESPONSE_FIELD_BYTES 8 /* u32: bytes of the field list */
 #define SPVN_RESPONSE_BODY_LENGTH 12 /* u32 */
+
+/* Payload of TIMER: this, then key and data. A worker that does not claim it in time may find it taken back. */
+#define SPVN_TIMER_FIXED_SIZE 24
+#define SPVN_TIMER_NUMBER 0 /* u64: which due time of its timer, counted from 1 */
+#define SPVN_TIMER_DUE 8 /* i64: when it was due, wall-clock ns since 1970 */
+#define SPVN_TIMER_KEY_LENGTH 16 /* u32 */
+#define SPVN_TIMER_DATA_LENGTH 20 /* u32 */
+
+/* Payload of TIMER_SET: this, then key and data. */
+#define SPVN_TIMER_SET_FIXED_SIZE 40
+#define SPVN_TIMER_SET_INTERVAL 0 /* u64 ns; 0: once */
+#define SPVN_TIMER_SET_FIRST 8 /* u64 ns until the first due time */
+#define SPVN_TIMER_SET_JITTER 16 /* u64 ns: how much later than due a firing may come, at random */
+#define SPVN_TIMER_SET_FLAGS 24 /* u32 */
+#define SPVN_TIMER_SET_KEY_LENGTH 28 /* u32 */
+#define SPVN_TIMER_SET_DATA_LENGTH 32 /* u32; u32 0 follows */
+#define SPVN_TIMER_ALL 1 /* flag: every worker that has set it runs each due time, not one of them */
+#define SPVN_TIMER_OVERLAP 2 /* flag: a due time is run although the one before still runs */
+#define SPVN_TIMER_LOCAL 4 /* flag: it is this worker's alone and ends with it */
+#define SPVN_TIMER_ANY 8 /* flag: its data says all, so that workers that have not set it run it too */
 
 /* Flow control. */
 #define SPVN_SEND_WINDOW_STREAM 65536 /* bytes of a streamed answer that may be on their way from the app to the kernel */

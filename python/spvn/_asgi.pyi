@@ -82,6 +82,8 @@ class Link:
         on_error: Called as on_error("exception", exception, request_line) for an app's unhandled exception, and as
             on_error("incomplete", None, request_line) for an app that returned without a complete answer.
         on_control: Called with "drain" and "stop" when the core says so.
+        on_timer: Called as on_timer(id, number, due, key, data) when a timer is due that this worker is to run: number
+            counts its due times, due is seconds since 1970. What it starts ends with timer_done(id, failed).
         pathsend: Offer the extension http.response.pathsend.
         alone: No other worker could run what this one has not begun, so that before Python 3.12 it takes several
             calls at a time.
@@ -103,6 +105,7 @@ class Link:
         state: dict[str, Any] | None = None,
         on_error: Callable[[str, BaseException | None, str], object],
         on_control: Callable[[str], object],
+        on_timer: Callable[[int, int, float, bytes, bytes], object] | None = None,
         pathsend: bool = False,
         alone: bool = False,
     ) -> None: ...
@@ -123,6 +126,36 @@ class Link:
         """Tell the core that the app could not start, and why."""
     def stopped(self) -> None:
         """Tell the core that the app has shut down: nothing follows."""
+    def timer_set(
+        self,
+        key: bytes,
+        data: bytes,
+        interval: float,
+        first: float,
+        jitter: float,
+        *,
+        all: bool = False,
+        overlap: bool = False,
+        local: bool = False,
+        any: bool = False,
+    ) -> None:
+        """Set a timer in the core, in place of one with this key.
+
+        Args:
+            key: Its name; local ones are each worker's own.
+            data: Given to on_timer.
+            interval: Seconds between due times; 0: it is due once.
+            first: Seconds until it is due first.
+            jitter: Up to how many seconds later than due it comes, at random.
+            all: Every worker that has set it runs each due time, not one of them.
+            overlap: A due time is run although the one before still runs.
+            local: It is this worker's alone and ends with it.
+            any: Workers that have not set it run it too.
+        """
+    def timer_cancel(self, key: bytes, *, local: bool = False) -> None:
+        """Cancel a timer."""
+    def timer_done(self, id: int, failed: bool, /) -> None:
+        """Tell the core that what on_timer heard of has run."""
     def cancel(self) -> int:
         """Cancel the task of every call that runs; return how many. Their CancelledErrors are not reported."""
     def detach(self) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from spvn import wsgi
+from spvn._timers import Scheduler
 from spvn._types import ASGIApp
 from spvn.core import LinkDescriptors
 from spvn.errors import StartupFailed
@@ -63,7 +64,7 @@ class Worker:
         self.id = descriptors.worker
         self._descriptors = descriptors
         self._loop = asyncio.get_running_loop()
-        # Every call runs in a copy of the context that the worker was made in.
+        # Every call runs in a copy of this context.
         context = contextvars.Context() if reset_contextvars else contextvars.copy_context()
         self._threads: wsgi.Threads | None = None
         served: Any = app
@@ -71,6 +72,7 @@ class Worker:
             self._threads = wsgi.Threads(app, context, root_path=root_path)
             served, lifespan = self._threads.pool, "off"  # WSGI has no lifespan
         self._lifespan = Lifespan(served, lifespan, asgi_version)
+        self._scheduler = Scheduler(self._loop)
         try:
             self._link = _link_type()(
                 descriptors.memfd,
@@ -82,41 +84,48 @@ class Worker:
                 state=self._lifespan.state,
                 on_error=log_error,
                 on_control=on_control,
+                on_timer=self._scheduler.due,
                 alone=alone,
             )
         except BaseException:
+            self._scheduler.close()
             _close_all(descriptors)
             raise
+        self._scheduler.bind(self._link)
+        self._scheduler.enter(context)
         # A call's task copies the context that this reader was added in.
         context.run(self._loop.add_reader, descriptors.bell, self._link.drain)
 
     @property
     def calls(self) -> int:
-        """Calls that the app has begun and not ended."""
-        return self._link.calls
+        """Calls, and runs of timers, that the app has begun and not ended."""
+        return self._link.calls + self._scheduler.running
 
     async def start(self) -> None:
         """Run the app's start-up and say READY. Raises StartupFailed, of which the core was told."""
         try:
-            await self._lifespan.startup()
+            with self._scheduler.entered():
+                await self._lifespan.startup()
         except StartupFailed as exc:
             self._link.start_failed(str(exc))
             raise
         if self._threads is not None:
             self._threads.start()
+        self._scheduler.start()
         self._link.ready()
 
     async def finish(self) -> None:
-        """Wait until the app has ended every call."""
+        """Wait until the app has ended every call and every run of a timer."""
         pause = 0.001
-        while self._link.calls:
+        while self.calls:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.05)
 
     async def stop(self) -> None:
         """Cancel what still runs, run the app's shutdown and say STOPPED."""
-        if self._link.calls:
-            logger.error("Cancel %d running task(s), timeout graceful shutdown exceeded", self._link.cancel())
+        if self.calls:
+            cancelled = self._link.cancel() + self._scheduler.cancel_running()
+            logger.error("Cancel %d running task(s), timeout graceful shutdown exceeded", cancelled)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.finish(), _CANCEL_SECONDS)
         await self._lifespan.shutdown()
@@ -125,11 +134,13 @@ class Worker:
     def abort(self) -> None:
         """Cancel everything, the app's lifespan too, and wait for nothing."""
         self._link.cancel()
+        self._scheduler.cancel_running()
         self._lifespan.abandon()
 
     def close(self) -> None:
         """Let go of the link: detach, then close its descriptors, so that no late call writes to a reused one."""
         self._loop.remove_reader(self._descriptors.bell)
+        self._scheduler.close()
         self._link.detach()
         if self._threads is not None:
             self._threads.close()

@@ -289,7 +289,7 @@ def test_room_is_announced(run: Runner) -> None:
 def test_drain_and_stop(run: Runner) -> None:
     async def scenario(worker: Worker) -> None:
         worker.core.write(S.DRAIN)
-        worker.core.write(S.TIMER, payload=b"\0" * 16)  # unknown to this version: skipped
+        worker.core.write(99, payload=b"\0" * 16)  # unknown to this version: skipped
         worker.core.write(S.STOP)
         await worker.until(lambda: worker.controls == ["drain", "stop"])
 

@@ -100,6 +100,7 @@ class FakeLink:
         state: dict[str, Any] | None = None,
         on_error: Callable[[str, BaseException | None, str], None],
         on_control: Callable[[str], None],
+        on_timer: Callable[[int, int, float, bytes, bytes], None] | None = None,
         alone: bool = False,
     ) -> None:
         self.app, self.root_path, self.state, self.on_error = app, root_path, state, on_error

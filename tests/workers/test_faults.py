@@ -149,7 +149,7 @@ def test_a_blocked_loop_delays_nobody_else(tmp_path: Path) -> None:
 
         under_load(server, load, block)
         load.assert_nothing_lost()
-        assert load.quantile(0.99) < 0.1
+        assert load.quantile(0.99) < 0.5  # 5 ms on a machine that has nothing else to do
         server.wait_log(r"Worker \d \[\d+\] goes on; its loop was blocked for [12]\.\d s")
         log = server.log()
         assert re.search(

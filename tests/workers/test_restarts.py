@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from spvn import testing
+
 from .load import Load
-from .served import Served, served
+from .served import APP, PYTHON, Served, alive, served
 from .test_faults import after, under_load
 
 
@@ -353,11 +358,6 @@ def test_workers_of_a_script(tmp_path: Path) -> None:
         "    spvn.run('script:app', workers=2, port=0, lifespan='off')\n"
     )
     (tmp_path / "script.py").write_text(script)
-    import subprocess
-    import sys
-
-    from .served import PYTHON
-
     process = subprocess.Popen(
         [sys.executable, "script.py", "a", "b"],
         cwd=tmp_path,
@@ -370,10 +370,22 @@ def test_workers_of_a_script(tmp_path: Path) -> None:
         assert process.stderr is not None
         try:
             line: Any = next(line for line in process.stderr if "running on" in line)
-            import urllib.request
-
             with urllib.request.urlopen(re.search(r"http://\S+", line)[0]) as answer:  # type: ignore[index]
                 assert answer.read() == b"a b"
         finally:
             process.terminate()
         assert process.wait(20) == 0
+
+
+def test_workers_behind_spvn_testing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a thread, where no signal is handled."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "served_in_a_thread.py").write_text(APP)
+    with testing.serve("served_in_a_thread:app", workers=2) as server:
+        pids = set()
+        for _ in range(20):
+            with urllib.request.urlopen(server.url) as answer:
+                pids.add(int(answer.read()))
+        assert os.getpid() not in pids
+    assert not any(alive(pid) for pid in pids)
