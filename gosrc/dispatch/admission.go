@@ -26,6 +26,9 @@ const (
 
 // steer moves the window by the delays since the last tick.
 func (p *port) steer() {
+	if p.worker.pooled() {
+		return
+	}
 	worst := p.worstDelay
 	if o := p.oldestOffer(); o != nil {
 		worst = max(worst, p.shard.now-o.call.offered)
@@ -41,6 +44,9 @@ func (p *port) steer() {
 
 // ready says whether one more call can be offered here.
 func (p *port) ready() bool {
+	if p.worker.pooled() {
+		return p.usable() && p.worker.hasThread()
+	}
 	return p.usable() && float64(p.held) < p.window && p.unclaimed < p.batch.limit()
 }
 

@@ -31,6 +31,8 @@ type Worker struct {
 	claimed atomic.Int64 // calls begun since it started, over all loops
 
 	noRetry atomic.Bool
+
+	threads atomic.Int32 // how many calls it runs at a time; 0: any number
 }
 
 // NewWorker makes a worker that is starting. It takes over one use of l.
