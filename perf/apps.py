@@ -104,6 +104,48 @@ async def until_gone(receive):
         pass
 
 
+async def websocket_echo(scope, receive, send):
+    """Sends every message back."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    if scope["type"] == "http":
+        return await hello(scope, receive, send)
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        message = await receive()
+        if message["type"] != "websocket.receive":
+            return
+        text = message.get("text")
+        if text is not None:
+            await send({"type": "websocket.send", "text": text})
+        else:
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+
+SUBSCRIBERS = set()
+
+
+async def websocket_broadcast(scope, receive, send):
+    """Sends every message to everybody."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    if scope["type"] == "http":
+        return await hello(scope, receive, send)
+    await receive()
+    await send({"type": "websocket.accept"})
+    SUBSCRIBERS.add(send)
+    try:
+        while True:
+            message = await receive()
+            if message["type"] != "websocket.receive":
+                return
+            for one in list(SUBSCRIBERS):
+                await one({"type": "websocket.send", "bytes": message["bytes"]})
+    finally:
+        SUBSCRIBERS.discard(send)
+
+
 async def faults(scope, receive, send):
     """For the fault works: /wait 20 ms; /burn and /block hold the loop for 5 ms and 2 s; /pid; all else says hello."""
     if scope["type"] == "lifespan":

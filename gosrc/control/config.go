@@ -7,6 +7,8 @@ import (
 	"math"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"spvn/gosrc/listen"
 )
 
@@ -75,6 +77,7 @@ type Config struct {
 	ProfileCore     string `json:"profile_core"`
 }
 
+// parseConfig reads a configuration. With an error it returns what could be read.
 func parseConfig(text string) (*Config, error) {
 	c := &Config{
 		Port:                    8000,
@@ -102,9 +105,27 @@ func parseConfig(text string) (*Config, error) {
 		ProxyHeaders:            true,
 	}
 	if err := json.Unmarshal([]byte(text), c); err != nil {
-		return nil, fmt.Errorf("the core's configuration is not understood: %w", err)
+		return c, fmt.Errorf("the core's configuration is not understood: %w", err)
 	}
 	return c, nil
+}
+
+// takeAccessLog is the descriptor that the access log goes to, which belongs to the caller
+// from now on; -1 for none.
+func (c *Config) takeAccessLog() int {
+	if c.AccessLogFD == nil {
+		return -1
+	}
+	fd := *c.AccessLogFD
+	c.AccessLogFD = nil
+	return fd
+}
+
+// dropAccessLog closes that descriptor if nobody has taken it.
+func (c *Config) dropAccessLog() {
+	if fd := c.takeAccessLog(); fd >= 0 {
+		unix.Close(fd)
+	}
 }
 
 // seconds is a time as options give it; 0 and less is no time.

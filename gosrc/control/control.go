@@ -42,9 +42,11 @@ const nothing = "{}"
 // Start listens and starts the poll loops. config is the JSON of a Config. The answer has
 // the server's id as "server", its "addresses", and "events_fd": a descriptor, the
 // caller's to close, that is readable when Events has something to tell. Calls wait
-// until a worker is ready.
+// until a worker is ready. The descriptor of the access log is the core's from now on, even if
+// Start fails.
 func Start(config string) (string, error) {
 	c, err := parseConfig(config)
+	defer c.dropAccessLog()
 	if err != nil {
 		return "", err
 	}

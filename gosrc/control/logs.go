@@ -25,7 +25,7 @@ func (s *server) openLogs(loops int) error {
 	s.logs.core = observe.NewLog(func() { s.events.ring() })
 	c := s.config
 	if c.AccessLog && c.AccessLogFD != nil && *c.AccessLogFD >= 0 {
-		s.logs.access = observe.NewAccessLog(observe.AccessConfig{FD: *c.AccessLogFD, Colors: c.AccessLogColors, RootPath: c.RootPath})
+		s.logs.access = observe.NewAccessLog(observe.AccessConfig{FD: c.takeAccessLog(), Colors: c.AccessLogColors, RootPath: c.RootPath})
 		for range loops {
 			s.logs.buffers = append(s.logs.buffers, s.logs.access.Buffer())
 		}

@@ -261,6 +261,7 @@ func (s *server) drain(delay, grace time.Duration) {
 	}
 	s.draining = true
 	go s.guard("drain", func() {
+		defer func() { s.events.add(event{Event: "drained", Left: s.dispatch.InFlight()}) }()
 		look := time.NewTicker(drainLook)
 		defer look.Stop()
 		s.dispatch.Announce()
@@ -275,7 +276,6 @@ func (s *server) drain(delay, grace time.Duration) {
 		for !s.quiet() && time.Now().Before(deadline) && !s.isStopping() {
 			<-look.C
 		}
-		s.events.add(event{Event: "drained", Left: s.dispatch.InFlight()})
 	})
 }
 
@@ -309,6 +309,7 @@ func (s *server) stop() {
 	}
 	s.stopping = true
 	go s.guard("stop", func() {
+		defer s.events.add(event{Event: "stopped"})
 		s.closeWatchers()
 		s.onLoops(func(i int) { s.detachAll(i) })
 		for _, loop := range s.loops {
@@ -325,7 +326,6 @@ func (s *server) stop() {
 			s.stopProfile()
 		}
 		s.closeLogs()
-		s.events.add(event{Event: "stopped"})
 	})
 }
 
@@ -334,7 +334,6 @@ func (s *server) guard(what string, f func()) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.logLine("error", "panic", fmt.Sprintf("internal error in %s, please report it: %v", what, p))
-			s.events.add(event{Event: "stopped"})
 		}
 	}()
 	f()

@@ -151,11 +151,18 @@ func (s *server) lose(w *dispatch.Worker) {
 	}
 	w.SetState(dispatch.WorkerGone)
 	var lost []lostCall
+	detached := make([]bool, len(s.loops))
 	s.onLoops(func(i int) {
+		detached[i] = true
 		for _, c := range s.dispatch.Shard(i).Detach(w) {
 			lost = append(lost, lostCall{c.Method, c.Path, c.Age.Seconds(), c.Rerun})
 		}
 	})
+	for _, done := range detached {
+		if !done { // the loop has ended and gives its use of the link up no more
+			w.Link.Release()
+		}
+	}
 	w.Link.Release()
 	s.registry.Add(observe.WorkersDied, 1)
 	s.events.add(event{Event: "worker-exited", Worker: w.ID, Calls: lost})

@@ -62,6 +62,9 @@ func (p *port) active() int { return p.held - p.old }
 
 // steer moves the window by what happened since the last tick.
 func (p *port) steer() {
+	if p.worker.pooled() {
+		return
+	}
 	a, now := &p.admission, p.shard.now
 	worst := a.worstDelay
 	if o := p.oldestOffer(); o != nil {
@@ -140,6 +143,9 @@ func (p *port) lookForOld() {
 
 // ready says whether one more call can be offered here.
 func (p *port) ready() bool {
+	if p.worker.pooled() {
+		return p.usable() && p.worker.hasThread()
+	}
 	return p.usable() && p.unclaimed < p.batch.limit() && (float64(p.active()) < p.window || p.probing)
 }
 

@@ -106,6 +106,9 @@ func (s *Shard) control(p *port, r link.Record) error {
 	message := ""
 	switch r.Type {
 	case link.Ready:
+		if len(r.Payload) >= 4 {
+			p.worker.setThreads(binary.LittleEndian.Uint32(r.Payload))
+		}
 		s.timers.ready()
 	case link.Stopped:
 	case link.TimerSet, link.TimerCancel, link.TimerDone:

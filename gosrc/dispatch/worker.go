@@ -32,6 +32,8 @@ type Worker struct {
 
 	noRetry atomic.Bool
 	stalled atomic.Int64 // since when its loop stands still, 0: it moves
+
+	threads atomic.Int32 // how many calls it runs at a time; 0: any number
 }
 
 // NewWorker makes a worker that is starting. It takes over one use of l.

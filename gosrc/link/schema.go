@@ -104,7 +104,7 @@ const (
 	WantBody      = 7  // the app asked for the body of a call with FLAG_WANT_BODY; no payload
 	CallDone      = 8  // the app returned; no payload
 	CallFailed    = 9  // the app raised, or returned before its answer was complete; stands for a CALL_DONE too; no payload
-	Ready         = 10 // call 0: lifespan start-up is complete
+	Ready         = 10 // call 0: lifespan start-up is complete; u32 threads, u32 0: how many calls the worker runs at a time, 0 or no payload for any number
 	StartFailed   = 11 // call 0: u32 length, u32 0, message
 	Stopped       = 12 // call 0: lifespan shutdown is complete; nothing follows
 	WsAccept      = 13 // u32 subprotocol length, u32 field count, u32 field bytes, u32 0, subprotocol, fields as in CALL

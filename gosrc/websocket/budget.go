@@ -15,7 +15,11 @@ func (c *Conn) grow(n int) bool {
 		return true
 	}
 	p := &c.config.pool
-	size := max(need, min(c.scan.total, max(2*need, firstGrowth)))
+	size := min(max(2*need, firstGrowth), c.config.MaxSize)
+	if c.frame.fin {
+		size = min(size, c.scan.total) // no more will follow
+	}
+	size = max(size, need)
 	if p.partial+size-cap(c.in) > c.config.budget() {
 		c.heldUp = true
 		c.heldBy = c.carrier.Now() + int64(budgetHeld)

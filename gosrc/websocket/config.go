@@ -12,7 +12,7 @@ const (
 	DefaultPingInterval = 20 * time.Second
 	DefaultPingTimeout  = 20 * time.Second
 	DefaultSendTimeout  = 20 * time.Second
-	DefaultCloseTimeout = 5 * time.Second // gorilla's clients and browsers answer within a round trip
+	DefaultCloseTimeout = 3 * time.Second // clients answer within a round trip
 	DefaultBudget       = 64 << 20        // bytes of incomplete messages of one loop
 
 	minCompressed = 512       // bytes; below it the deflate block costs more than it saves

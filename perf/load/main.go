@@ -1,5 +1,5 @@
 // Command load is the harness's own client, for what wrk cannot do: constant rates (an open loop), bursts of
-// connections, idle connections and server-sent events. It prints JSON on standard output, errors on standard error.
+// connections, idle connections, WebSockets and server-sent events. It prints JSON on standard output, errors on standard error.
 //
 // Its rule: every call that was planned appears in exactly one number of the account it prints: ok, status by
 // code, errors by kind, or unsent. Nothing is retried.
@@ -22,6 +22,7 @@ var commands = []command{
 	{"open", "the same, going round all connections in turn", runOpen},
 	{"closed", "connections opened at once; each asks again when it was answered", runClosed},
 	{"idle", "opens connections, asks one call each, holds them until a line on standard input", runIdle},
+	{"websocket", "messages to a WebSocket echo, or a broadcast", runWebSocket},
 	{"sse", "subscribes to a server-sent event stream and accounts for every event", runSSE},
 }
 
@@ -35,7 +36,7 @@ func main() {
 	}
 	fmt.Fprintln(os.Stderr, "usage: load COMMAND [flags]; load COMMAND -h lists the flags")
 	for _, c := range commands {
-		fmt.Fprintf(os.Stderr, "  %-8s %s\n", c.name, c.help)
+		fmt.Fprintf(os.Stderr, "  %-9s %s\n", c.name, c.help)
 	}
 	os.Exit(2)
 }

@@ -12,6 +12,7 @@ ALL = (
 LEADING = ("spvn", "uvicorn", "granian", "peregrine", "weft", "h2corn", "freastal", "fastpysgi")
 QUICK = ("spvn", "uvicorn", "granian", "peregrine", "freastal")
 FAULTS = ("spvn", "uvicorn", "granian", "peregrine", "gunicorn")
+SOCKETS = ("spvn", "uvicorn", "granian", "peregrine", "weft", "h2corn")
 CLAIMS = ("spvn", "uvicorn", "hypercorn", "granian", "peregrine")
 
 
@@ -82,6 +83,19 @@ WORKS = (
     ),
     Work("burst", "burst", "apps:hello", (5000, 10000, 18000), "opened at once, three calls each", rounds=1),
     Work("idle", "idle", "apps:hello", (15000,), "idle keep-alive connections", servers=ALL, rounds=1),
+    Work("ws", "websocket", "apps:websocket_echo", (1, 64, 512), "WebSocket echo of 64 bytes", SOCKETS),
+    Work(
+        *("ws-16", "websocket", "apps:websocket_echo", (64,), "WebSocket echo of 64 bytes, 16 in flight", SOCKETS),
+        options={"flight": 16},
+    ),
+    Work(
+        *("ws-16k", "websocket", "apps:websocket_echo", (64,), "WebSocket echo of 16 KB", SOCKETS),
+        options={"size": 16384},
+    ),
+    Work(
+        *("ws-broadcast", "websocket", "apps:websocket_broadcast", (1000,), "WebSocket broadcast of 64 bytes", SOCKETS),
+        options={"broadcast": True},
+    ),
     Work("startup", "startup", "apps:hello", (1,), "start-up to the first answer", servers=ALL, rounds=3),
     *(
         Work(

@@ -43,7 +43,7 @@
     X(OPTIONS, "OPTIONS")
 
 typedef struct {
-    PyTypeObject *link_type, *call_type, *wait_type, *done_type;
+    PyTypeObject *link_type, *call_type, *wait_type, *done_type, *pool_type, *exchange_type;
     PyObject *client_disconnected; /* the exception class */
     PyObject *done;                /* the awaitable with nothing to wait for and no result */
     PyObject *wrap_awaitable;      /* async def (awaitable): return await awaitable */
@@ -60,6 +60,7 @@ typedef struct {
 typedef struct Link Link;
 typedef struct Call Call;
 typedef struct Wait Wait;
+typedef struct Pool Pool; /* wsgi.h */
 
 /* cache.c: objects that requests have in common. Each slot holds the last object that fell into it. */
 
@@ -103,6 +104,7 @@ struct Link {
     uint32_t first_inbox; /* where the next drain begins, so that no inbox starves the others */
 
     PyObject *app, *loop, *on_error, *on_control, *on_timer; /* on_timer may be NULL */
+    Pool *pool; /* the app, if it is one: its threads write into the outboxes too, under its lock */
     PyObject *call_soon, *create_future; /* the loop's */
     PyObject *task_type, *task_options, *cancelled_error;
     PyObject *root_path;       /* str */

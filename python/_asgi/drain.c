@@ -7,7 +7,7 @@
  * looks by itself every millisecond, as HEADER_DRAINING tells it to. After 64 starts or
  * 2 ms the loop gets its turn.
  */
-#include "asgi.h"
+#include "wsgi.h"
 
 #define LONGEST_DRAIN 2000000u /* nanoseconds */
 /* Without eager tasks the app's first step comes later than its claim. One claim in a turn of
@@ -49,6 +49,13 @@ static int start_call(Link *link, Inbox *in, const uint8_t *record, uint32_t len
     if ((uint32_t)id >= link->slots || link->calls[(uint32_t)id] != NULL ||
         !call_start_read(&start, record + SPVN_RECORD_HEADER_SIZE, length - SPVN_RECORD_HEADER_SIZE)) {
         return link_corrupt(link, "a call start does not fit");
+    }
+    if (link->pool != NULL) {
+        int kept = pool_start(link->pool, (uint32_t)(in - link->inboxes), record, length);
+        if (kept == 0) {
+            inbox_advance(in, length);
+        }
+        return kept;
     }
     Outbox *out = &link->outboxes[in - link->inboxes];
     Call *call = call_new(link, out, id);
@@ -153,6 +160,10 @@ static int take_record(Link *link, const uint8_t *record, uint32_t length)
     uint16_t type = get16(record + SPVN_RECORD_TYPE), flags = get16(record + SPVN_RECORD_FLAGS);
     uint64_t id = get64(record + SPVN_RECORD_CALL);
     const uint8_t *payload = record + SPVN_RECORD_HEADER_SIZE;
+    if (link->pool != NULL) {
+        int taken = pool_record(link->pool, record, length);
+        return taken < 0 && !PyErr_Occurred() ? link_corrupt(link, "a part of a body does not fit") : taken;
+    }
     length -= SPVN_RECORD_HEADER_SIZE;
     Call *call = (uint32_t)id < link->slots ? link->calls[(uint32_t)id] : NULL;
     if (call == NULL || call->id != id) {
@@ -274,12 +285,15 @@ PyObject *link_drain(Link *link, bool rung)
     *(_Atomic uint64_t *)(void *)(link->memory + SPVN_HEADER_TURNED_AT) = link->turned_at;
     for (uint32_t i = 0; i < link->loops; i++) {
         inbox_disarm(&link->inboxes[i]);
-        if (link->depth > 1) {
-            /* The loop may be about to sleep inside an app's call. */
-            outbox_publish(&link->outboxes[i]);
-            outbox_ring(&link->outboxes[i]);
-        }
+    }
+    if (link->depth > 1) {
+        link_flush(link); /* the loop may be about to sleep inside an app's call */
+    }
+    for (uint32_t i = 0; i < link->loops; i++) {
         outbox_unblock(link, &link->outboxes[i]);
+    }
+    if (link->pool != NULL) {
+        pool_room(link->pool);
     }
     link_control_due(link);
 
@@ -288,10 +302,7 @@ PyObject *link_drain(Link *link, bool rung)
     PyObject *exception = result < 0 ? error_take() : NULL;
 
     if (link_usable(link)) {
-        for (uint32_t i = 0; i < link->loops; i++) {
-            outbox_publish(&link->outboxes[i]);
-            outbox_ring(&link->outboxes[i]);
-        }
+        link_flush(link);
         if ((more || result < 0) && !link->resume_scheduled) {
             if (link_call_soon(link, &resume_method) == 0) {
                 link->resume_scheduled = true;

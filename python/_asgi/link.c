@@ -1,5 +1,5 @@
 /* Link: the worker's end of the memory that it shares with the core, and what Python sees of it. */
-#include "asgi.h"
+#include "wsgi.h"
 
 bool link_on_thread(const Link *link) { return link->thread == PyThread_get_thread_ident(); }
 
@@ -30,10 +30,12 @@ void link_flush(Link *link)
     if (!link_usable(link)) {
         return;
     }
+    pool_lock(link->pool);
     for (uint32_t i = 0; i < link->loops; i++) {
         outbox_publish(&link->outboxes[i]);
         outbox_ring(&link->outboxes[i]);
     }
+    pool_unlock(link->pool);
 }
 
 static PyObject *flush(PyObject *self, PyObject *Py_UNUSED(unused))
@@ -78,10 +80,16 @@ void link_report(Link *link, PyObject *kind, PyObject *exception, Call *call)
 static bool write_control(Link *link, uint16_t type, PyObject *payload)
 {
     size_t size = payload == NULL || payload == Py_None ? 0 : (size_t)PyBytes_GET_SIZE(payload);
+    pool_lock(link->pool);
     uint8_t *record = outbox_reserve(&link->outboxes[0], size, type, 0, 0);
+    if (record == NULL) {
+        outbox_want_room(&link->outboxes[0]);
+        record = outbox_reserve(&link->outboxes[0], size, type, 0, 0); /* room may have come meanwhile */
+    }
     if (record != NULL && size > 0) {
         memcpy(record + SPVN_RECORD_HEADER_SIZE, PyBytes_AS_STRING(payload), size);
     }
+    pool_unlock(link->pool);
     return record != NULL;
 }
 
@@ -97,7 +105,6 @@ int link_control(Link *link, uint16_t type, PyObject *payload)
         }
         int failed = due == NULL || link->controls_due == NULL || PyList_Append(link->controls_due, due) < 0;
         Py_XDECREF(due);
-        outbox_want_room(&link->outboxes[0]);
         return failed ? -1 : 0;
     }
     link_flush(link);
@@ -109,7 +116,6 @@ void link_control_due(Link *link)
     while (link->controls_due != NULL) {
         PyObject *due = PyList_GET_ITEM(link->controls_due, 0);
         if (!write_control(link, (uint16_t)PyLong_AsLong(PyTuple_GET_ITEM(due, 0)), PyTuple_GET_ITEM(due, 1))) {
-            outbox_want_room(&link->outboxes[0]);
             return;
         }
         if (PyList_GET_SIZE(link->controls_due) == 1) {
@@ -137,11 +143,6 @@ static int link_init(PyObject *self, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_RuntimeError, "A Link is attached once.");
         return -1;
     }
-    if (!PyCallable_Check(app) || on_error == NULL || !PyCallable_Check(on_error) || on_control == NULL ||
-        !PyCallable_Check(on_control)) {
-        PyErr_SetString(PyExc_TypeError, "Link needs app, on_error and on_control, which are callables.");
-        return -1;
-    }
     if (on_timer != Py_None && !PyCallable_Check(on_timer)) {
         PyErr_Format(PyExc_TypeError, "on_timer must be a callable or None, got %s.", Py_TYPE(on_timer)->tp_name);
         return -1;
@@ -154,6 +155,12 @@ static int link_init(PyObject *self, PyObject *args, PyObject *kwargs)
     if (state == NULL) {
         /* A subclass: its module is another one. */
         PyErr_SetString(PyExc_TypeError, "Link cannot be subclassed.");
+        return -1;
+    }
+    bool pooled = PyObject_TypeCheck(app, state->pool_type);
+    if ((!pooled && !PyCallable_Check(app)) || on_error == NULL || !PyCallable_Check(on_error) || on_control == NULL ||
+        !PyCallable_Check(on_control)) {
+        PyErr_SetString(PyExc_TypeError, "Link needs app, on_error and on_control, which are callables; or a Pool as its app.");
         return -1;
     }
     link->state = state;
@@ -171,11 +178,13 @@ static int link_init(PyObject *self, PyObject *args, PyObject *kwargs)
     if (loop_bells == NULL) {
         return -1;
     }
-    int failed = link_map(link, memfd, loop_bells) < 0 || link_bind(link, loop) < 0 || scope_prepare(link) < 0;
+    int failed = link_map(link, memfd, loop_bells) < 0 || link_bind(link, loop) < 0 || scope_prepare(link) < 0 ||
+                 (pooled && pool_attach((Pool *)app, link) < 0);
     Py_DECREF(loop_bells);
     if (failed) {
         return -1;
     }
+    link->pool = pooled ? (Pool *)app : NULL;
     link->thread = PyThread_get_thread_ident();
     link->detached = false;
     /* What the core wrote before this is found by whoever drains next: ring ourselves. */
@@ -208,6 +217,9 @@ void link_detach(Link *link)
     if (link_usable(link)) {
         link_flush(link);
         *(_Atomic uint32_t *)(void *)(link->memory + SPVN_HEADER_DRAINING) = 0;
+        if (link->pool != NULL) {
+            pool_detach(link->pool);
+        }
     }
     link->detached = true;
     call_drop_spare(link);
@@ -273,7 +285,19 @@ static PyObject *send_control(PyObject *self, uint16_t type, PyObject *payload)
     Py_RETURN_NONE;
 }
 
-static PyObject *method_ready(PyObject *self, PyObject *Py_UNUSED(unused)) { return send_control(self, SPVN_READY, NULL); }
+static PyObject *method_ready(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    Link *link = (Link *)self;
+    if (link->pool == NULL) {
+        return send_control(self, SPVN_READY, NULL);
+    }
+    uint8_t payload[8];
+    put64(payload, link->pool->threads); /* u32 threads, u32 0 */
+    PyObject *bytes = PyBytes_FromStringAndSize((const char *)payload, sizeof payload);
+    PyObject *result = bytes == NULL ? NULL : send_control(self, SPVN_READY, bytes);
+    Py_XDECREF(bytes);
+    return result;
+}
 
 static PyObject *method_stopped(PyObject *self, PyObject *Py_UNUSED(unused)) { return send_control(self, SPVN_STOPPED, NULL); }
 
@@ -330,7 +354,8 @@ static PyObject *method_cancel(PyObject *self, PyObject *Py_UNUSED(unused))
     if (tasks == NULL) {
         return NULL;
     }
-    PyObject *count = PyLong_FromSsize_t(PyList_GET_SIZE(tasks));
+    Py_ssize_t pooled = link->pool != NULL && link_usable(link) ? (Py_ssize_t)pool_cancel(link->pool) : 0;
+    PyObject *count = PyLong_FromSsize_t(PyList_GET_SIZE(tasks) + pooled);
     Py_DECREF(tasks);
     return count;
 }
@@ -348,7 +373,11 @@ static PyObject *method_detach(PyObject *self, PyObject *Py_UNUSED(unused))
     Py_RETURN_NONE;
 }
 
-static PyObject *get_calls(PyObject *self, void *Py_UNUSED(closure)) { return PyLong_FromSsize_t(((Link *)self)->live_count); }
+static PyObject *get_calls(PyObject *self, void *Py_UNUSED(closure))
+{
+    Link *link = (Link *)self;
+    return PyLong_FromSsize_t(link->live_count + (link->pool != NULL ? (Py_ssize_t)pool_calls(link->pool) : 0));
+}
 
 static PyObject *get_detached(PyObject *self, void *Py_UNUSED(closure)) { return PyBool_FromLong(((Link *)self)->detached); }
 
@@ -392,6 +421,7 @@ static int link_clear(PyObject *self)
             call_unlist(link->live);
         }
     }
+    link->pool = NULL;
     Py_CLEAR(link->app);
     Py_CLEAR(link->loop);
     Py_CLEAR(link->on_error);

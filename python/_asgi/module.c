@@ -1,5 +1,5 @@
 /* spvn._asgi: the module, and the state that its objects share. */
-#include "asgi.h"
+#include "wsgi.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "spvn supports little-endian machines only: the link's integers are not swapped."
@@ -60,11 +60,14 @@ static int module_exec(PyObject *module)
     state->call_type = call_type_new(module);
     state->wait_type = wait_type_new(module);
     state->done_type = done_type_new(module);
-    if (state->link_type == NULL || state->call_type == NULL || state->wait_type == NULL || state->done_type == NULL) {
+    state->pool_type = pool_type_new(module);
+    state->exchange_type = exchange_type_new(module);
+    if (state->link_type == NULL || state->call_type == NULL || state->wait_type == NULL || state->done_type == NULL ||
+        state->pool_type == NULL || state->exchange_type == NULL) {
         return -1;
     }
 #if PY_VERSION_HEX < 0x030A0000
-    state->call_type->tp_new = state->wait_type->tp_new = state->done_type->tp_new = NULL;
+    state->call_type->tp_new = state->wait_type->tp_new = state->done_type->tp_new = state->exchange_type->tp_new = NULL;
 #endif
     state->done = done_new(state->done_type);
     state->empty_bytes = PyBytes_FromStringAndSize(NULL, 0);
@@ -80,7 +83,7 @@ static int module_exec(PyObject *module)
     if (state->request_message == NULL) {
         return -1;
     }
-    if (add(module, "Link", (PyObject *)state->link_type) < 0 ||
+    if (add(module, "Link", (PyObject *)state->link_type) < 0 || add(module, "Pool", (PyObject *)state->pool_type) < 0 ||
         add(module, "ClientDisconnected", state->client_disconnected) < 0 ||
         PyModule_AddIntConstant(module, "VERSION", SPVN_VERSION) < 0) {
         return -1;
@@ -95,6 +98,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->call_type);
     Py_VISIT(state->wait_type);
     Py_VISIT(state->done_type);
+    Py_VISIT(state->pool_type);
+    Py_VISIT(state->exchange_type);
     Py_VISIT(state->client_disconnected);
     Py_VISIT(state->done);
     Py_VISIT(state->wrap_awaitable);
@@ -108,6 +113,8 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->call_type);
     Py_CLEAR(state->wait_type);
     Py_CLEAR(state->done_type);
+    Py_CLEAR(state->pool_type);
+    Py_CLEAR(state->exchange_type);
     Py_CLEAR(state->client_disconnected);
     Py_CLEAR(state->done);
     Py_CLEAR(state->wrap_awaitable);

@@ -89,7 +89,7 @@
 #define SPVN_WANT_BODY 7 /* the app asked for the body of a call with FLAG_WANT_BODY; no payload */
 #define SPVN_CALL_DONE 8 /* the app returned; no payload */
 #define SPVN_CALL_FAILED 9 /* the app raised, or returned before its answer was complete; stands for a CALL_DONE too; no payload */
-#define SPVN_READY 10 /* call 0: lifespan start-up is complete */
+#define SPVN_READY 10 /* call 0: lifespan start-up is complete; u32 threads, u32 0: how many calls the worker runs at a time, 0 or no payload for any number */
 #define SPVN_START_FAILED 11 /* call 0: u32 length, u32 0, message */
 #define SPVN_STOPPED 12 /* call 0: lifespan shutdown is complete; nothing follows */
 #define SPVN_WS_ACCEPT 13 /* u32 subprotocol length, u32 field count, u32 field bytes, u32 0, subprotocol, fields as in CALL */

@@ -5,20 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, Union
 
 from spvn._types import ASGI2App, ASGI3App, ASGIApp, Receive, Scope, Send
 from spvn.config import Config
 from spvn.envfile import load_env_file
-from spvn.errors import AppError
 from spvn.importer import interface_of, load_app
 from spvn.logging import TRACE
+from spvn.wsgi import App as WSGIApp
 
 logger = logging.getLogger("spvn.error")
 
+Served = Union[ASGIApp, WSGIApp]
+"""What a worker runs."""
 
-def prepare(config: Config) -> tuple[ASGIApp, str]:
-    """The app of this Config, and the ASGI version that it speaks. Raises AppError or ConfigError."""
+
+def prepare(config: Config) -> tuple[Served, str]:
+    """The app of this Config, and the ASGI version that it speaks; a WSGI app comes as a wsgi.App.
+
+    Raises AppError or ConfigError.
+    """
     if config.env_file is not None:
         load_env_file(config.env_file)
     if config.app_dir is not None:
@@ -28,20 +34,13 @@ def prepare(config: Config) -> tuple[ASGIApp, str]:
     app = load_app(config.app, factory=config.factory, warn=logger.warning)
     interface = interface_of(app) if config.interface == "auto" else config.interface
     if interface == "wsgi":
-        raise AppError(
-            f"{_name(config.app)} looks like a WSGI app, which this version cannot serve: wrap it, as in "
-            "asgiref.wsgi.WsgiToAsgi(app), or say --interface asgi3 if it is an ASGI app"
-        )
+        return WSGIApp(app, config.threads, multiprocess=(config.workers or 1) > 1), "3.0"
     version = "3.0"
     if interface == "asgi2":
         app, version = _from_asgi2(app), "2.0"
     if logger.isEnabledFor(TRACE):
         app = _traced(app)
     return app, version
-
-
-def _name(app: ASGIApp | str) -> str:
-    return app if isinstance(app, str) else str(getattr(app, "__qualname__", None) or repr(app))
 
 
 def _from_asgi2(app: ASGI2App) -> ASGI3App:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, final
 
 VERSION: Final[int]
@@ -13,6 +13,61 @@ class ClientDisconnected(OSError):
     """The client left, or its connection was cut: send() cannot reach it any more (ASGI HTTP spec 2.4)."""
 
 @final
+class Exchange:
+    """One run of a WSGI app: what its thread reads, writes and ends.
+
+    What waits has let go of the GIL. ClientDisconnected says that nobody is there any more.
+    """
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether nobody waits for the answer: the client left, the call was cancelled, or the link is gone."""
+    @property
+    def started(self) -> bool:
+        """Whether start_response() was called."""
+    @property
+    def request_line(self) -> str:
+        """Such as "GET /path?query HTTP/1.1"."""
+    def start_response(
+        self, status: str, headers: Iterable[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        """PEP 3333's: returns write()."""
+    def write(self, body: bytes, /) -> None:
+        """PEP 3333's: send a block, and wait while the client takes none."""
+    def send(self, body: bytes, /) -> bool:
+        """As write(); True if no block that follows would be sent (HEAD, 204, 304)."""
+    def finish(self, body: bytes = b"", done: bool = False, /) -> None:
+        """Send the last block; with done the app has returned, too."""
+    def done(self) -> None:
+        """End the call: the app has returned."""
+    def fail(self) -> None:
+        """End the call: the app raised. The core answers 500, or cuts the connection."""
+    def readinto(self, buffer: Any, /) -> int:
+        """Wait for a part of the request's body; 0 is its end."""
+
+@final
+class Pool:
+    """What the threads of a WSGI app share: a Link takes it in the app's place, and each thread calls next().
+
+    Args:
+        environ: What the environ of every call begins with.
+        make_input: Makes the wsgi.input of a call whose body has not come as a whole; it reads by readinto().
+        threads: How many threads there may be, as the core is told.
+    """
+
+    def __init__(self, environ: dict[str, Any], make_input: Callable[[Exchange], Any], threads: int) -> None: ...
+    @property
+    def idle(self) -> int:
+        """How many threads wait in next()."""
+    @property
+    def pending(self) -> int:
+        """How many calls wait for a thread; the core may have taken some back."""
+    def next(self) -> tuple[Exchange, dict[str, Any]] | None:
+        """Wait for a call and claim it; None once the pool is closed."""
+    def close(self) -> None:
+        """Have next() return None, in every thread that waits in it."""
+
+@final
 class Link:
     """A worker's end of the link to the core: runs an ASGI app for the calls that the core offers.
 
@@ -20,7 +75,7 @@ class Link:
         memfd: The shared memory. This and the bells stay the caller's, and open until detach().
         bell: The worker's doorbell; register drain() as its reader.
         loop_bells: The doorbells of the core's poll loops, one for each.
-        app: The ASGI 3 app.
+        app: The ASGI 3 app; or a Pool, whose threads run a WSGI app.
         loop: The event loop that runs it. All methods belong to its thread.
         root_path: Put in front of each path.
         state: The app's lifespan state; each scope gets a shallow copy. None: scopes have no state.
@@ -43,7 +98,7 @@ class Link:
         memfd: int,
         bell: int,
         loop_bells: Sequence[int],
-        app: Callable[..., Any],
+        app: Callable[..., Any] | Pool,
         loop: asyncio.AbstractEventLoop,
         *,
         root_path: str = "",

@@ -33,7 +33,6 @@ from typing import Any, BinaryIO
 
 from spvn import _app, loops
 from spvn._process import STACK_SIGNAL, Launch
-from spvn._types import ASGIApp
 from spvn.errors import AppImportError, SpvnError, StartupFailed
 from spvn.logging import configure_logging
 from spvn.reload import error_page
@@ -94,7 +93,7 @@ class _Child:
             return exc.exit_code
 
     def _main(self) -> Coroutine[Any, Any, int]:
-        app: ASGIApp
+        app: _app.Served
         if self._launch.page is not None:
             app, version = error_page(self._launch.page), "3.0"
         else:
@@ -106,7 +105,7 @@ class _Child:
                 raise AppImportError(f"{type(exc).__name__} while the app was loaded", traceback.format_exc()) from exc
         return self._serve(app, version)
 
-    async def _serve(self, app: ASGIApp, version: str) -> int:
+    async def _serve(self, app: _app.Served, version: str) -> int:
         config = self._launch.config
         self._loop = asyncio.get_running_loop()
         self._stop, self._abort = asyncio.Event(), asyncio.Event()

@@ -102,9 +102,15 @@ class Config:
     interface: str = option(
         "auto",
         APP,
-        "What kind of app APP is; wsgi not in this version.",
+        "What kind of app APP is; auto looks at its parameters.",
         metavar="auto|asgi3|asgi2|wsgi",
         choices=("auto", "asgi3", "asgi2", "wsgi"),
+    )
+    threads: int | None = _count(
+        None,
+        APP,
+        "Most threads that run a WSGI app, in each worker; each runs one call at a time. ASGI apps have none.",
+        none="the number of cores and 4, at most 32",
     )
     lifespan: str = option(
         "auto",
@@ -549,8 +555,6 @@ REFUSED_FLAGS: dict[str, str] = dict.fromkeys(
 
 
 def _check_available(config: Config) -> None:
-    if config.interface == "wsgi":
-        raise ConfigError("--interface", "'wsgi' is not available in this version")
     for name, accepted in NOT_YET.items():
         value = getattr(config, name)
         if value not in accepted:

@@ -77,22 +77,25 @@ def import_attribute(text: str) -> Any:
 
 
 def interface_of(app: ASGIApp) -> str:
-    """What kind of callable this is: asgi3, asgi2 or wsgi. By its parameters; asgi3 when in doubt."""
-    if hasattr(app, "wsgi_app") and not inspect.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
-        return "wsgi"  # Flask, whose __call__ has WSGI's parameters under any name
+    """What kind of callable this is: asgi3, asgi2 or wsgi. By its parameters; asgi3 when in doubt.
+
+    wsgi is what is not async and needs exactly two arguments, unless they are named as ASGI's are; and Flask.
+    """
+    call = app if inspect.isclass(app) else getattr(app, "__call__", None)  # noqa: B004
+    is_async = inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(call) or hasattr(call, "__await__")
+    if is_async:
+        return "asgi3"
+    if hasattr(app, "wsgi_app"):
+        return "wsgi"  # Flask, whose __call__ may have any parameters
     required = _required_parameters(app)
     if required is None:
         return "asgi3"
-    is_async = inspect.iscoroutinefunction(app) or (
-        not inspect.isclass(app) and inspect.iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004
-    )
-    if is_async:
-        return "asgi3"
     if len(required) == 1:
         return "asgi2"
-    if len(required) == 2 or [name.strip("_") for name in required[:2]] == ["environ", "start_response"]:
+    names = [name.strip("_") for name in required[:2]]
+    if names == ["environ", "start_response"]:
         return "wsgi"
-    return "asgi3"
+    return "wsgi" if len(required) == 2 and not {"scope", "receive", "send"} & set(names) else "asgi3"
 
 
 def _import(module_name: str) -> ModuleType:
@@ -158,6 +161,8 @@ def _looks_like_app(value: Any) -> bool:
     if inspect.isclass(value) or inspect.ismodule(value) or not callable(value):
         return False
     required = _required_parameters(value)
+    if required is not None and [name.strip("_") for name in required] == ["environ", "start_response"]:
+        return True
     if inspect.isfunction(value):
         return required is not None and len(required) == 3 and inspect.iscoroutinefunction(value)
     return inspect.iscoroutinefunction(getattr(value, "__call__", None))  # noqa: B004

@@ -16,7 +16,6 @@ from typing import Any
 
 from spvn import _app, _signals, loops
 from spvn._host import DRAIN_SLACK_SECONDS, FOREVER_SECONDS, Host, Interrupted, info
-from spvn._types import ASGIApp
 from spvn.config import Config
 from spvn.errors import SpvnError
 from spvn.logging import configure_logging, style
@@ -40,7 +39,7 @@ class Server(Host):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._app: tuple[ASGIApp, str] | None = None
+        self._app: tuple[_app.Served, str] | None = None
         self._broken: str | None = None
 
     def _loop_factory(self) -> loops.LoopFactory:
@@ -63,7 +62,7 @@ class Server(Host):
         else:
             super()._on_signal(number)
 
-    def _load(self) -> tuple[ASGIApp, str]:
+    def _load(self) -> tuple[_app.Served, str]:
         """The app, ready to be called, and its ASGI version. Raises AppError."""
         if self._app is None:
             configure_logging(self.config.log_config, self.config.log_level, self.config.use_colors)
@@ -83,7 +82,7 @@ class Server(Host):
             await self._close(worker)
         info("Finished server process [%d]", "Finished server process [" + style("%d", "cyan") + "]", pid)
 
-    def _add_worker(self, app: ASGIApp, asgi_version: str) -> Worker:
+    def _add_worker(self, app: _app.Served, asgi_version: str) -> Worker:
         assert self._core is not None and self._server is not None
         return Worker(
             app,

@@ -18,8 +18,9 @@ import contextvars
 import logging
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from spvn import wsgi
 from spvn._timers import Scheduler
 from spvn._types import ASGIApp
 from spvn.core import LinkDescriptors
@@ -50,7 +51,7 @@ class Worker:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: ASGIApp | wsgi.App,
         descriptors: LinkDescriptors,
         *,
         lifespan: str = "auto",
@@ -63,14 +64,21 @@ class Worker:
         self.id = descriptors.worker
         self._descriptors = descriptors
         self._loop = asyncio.get_running_loop()
-        self._lifespan = Lifespan(app, lifespan, asgi_version)
+        # Every call runs in a copy of this context.
+        context = contextvars.Context() if reset_contextvars else contextvars.copy_context()
+        self._threads: wsgi.Threads | None = None
+        served: Any = app
+        if isinstance(app, wsgi.App):
+            self._threads = wsgi.Threads(app, context, root_path=root_path)
+            served, lifespan = self._threads.pool, "off"  # WSGI has no lifespan
+        self._lifespan = Lifespan(served, lifespan, asgi_version)
         self._scheduler = Scheduler(self._loop)
         try:
             self._link = _link_type()(
                 descriptors.memfd,
                 descriptors.bell,
                 descriptors.loop_bells,
-                app,
+                served,
                 self._loop,
                 root_path=root_path,
                 state=self._lifespan.state,
@@ -83,10 +91,9 @@ class Worker:
             self._scheduler.close()
             _close_all(descriptors)
             raise
-        # Every call's task copies the context that this reader was added in.
-        context = contextvars.Context() if reset_contextvars else contextvars.copy_context()
         self._scheduler.bind(self._link)
         self._scheduler.enter(context)
+        # A call's task copies the context that this reader was added in.
         context.run(self._loop.add_reader, descriptors.bell, self._link.drain)
 
     @property
@@ -102,6 +109,8 @@ class Worker:
         except StartupFailed as exc:
             self._link.start_failed(str(exc))
             raise
+        if self._threads is not None:
+            self._threads.start()
         self._scheduler.start()
         self._link.ready()
 
@@ -133,6 +142,8 @@ class Worker:
         self._loop.remove_reader(self._descriptors.bell)
         self._scheduler.close()
         self._link.detach()
+        if self._threads is not None:
+            self._threads.close()
         _close_all(self._descriptors)
 
 

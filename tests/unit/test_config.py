@@ -104,7 +104,6 @@ def test_values(name: str, given: Any, want: Any) -> None:
         ("headers", [("X", "a\nb")], "--header: the value 'a\\nb' of X has a character that no field may have (RFC 9110 5.5)"),
         ("log_level", "loud", "--log-level: 'loud' is not one of critical, error, warning, info, debug, trace"),
         ("workers", 0, "--workers: 0 is too small: 1 or more"),
-        ("interface", "wsgi", "--interface: 'wsgi' is not available in this version"),
         ("http", "h11", "--http: 'h11': spvn has one HTTP implementation, its own; leave the option out"),
         ("ws", "wsproto", "--ws: 'wsproto': spvn has one WebSocket implementation, its own; use auto or none"),
     ],
