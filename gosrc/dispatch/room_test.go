@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"spvn/gosrc/call"
 	"spvn/gosrc/link"
 	"spvn/gosrc/observe"
 )
@@ -188,4 +187,45 @@ func TestGenerationsWrap(t *testing.T) {
 	a.said(t, `respond 200 0 fields "ok" true`)
 }
 
-var _ call.Answer = (*fakeAnswer)(nil)
+// The bodies of waiting calls are the queue's bytes too: beyond the bound they stay in the
+// kernels of their clients.
+func TestWaitingBodiesAreBounded(t *testing.T) {
+	const most = 256 << 10
+	b := newBench(t, func(s *Settings) { s.QueueBytes = most })
+	r := request()
+	r.BodyLast = false
+	var all []*fakeAnswer
+	for range 100 {
+		all = append(all, b.start(r))
+	}
+	for _, a := range all {
+		if a.call.Room() > 0 {
+			a.call.Body(make([]byte, 30<<10), false)
+		}
+	}
+	if n := b.dispatch.bytes.Load(); n > most+30<<10 {
+		t.Errorf("%d bytes wait; want about %d", n, most)
+	}
+	b.turn()
+	w := b.worker(1)
+	for range 10 {
+		b.turn()
+		w.read(t, 1000, b.now)
+	}
+	b.turn()
+	for i, a := range all[:64] {
+		if a.call.Room() <= 0 {
+			t.Errorf("%d: a worker began the call, and there is no room", i)
+		}
+		if i > 20 {
+			a.said(t, "resume")
+		}
+	}
+	for _, a := range all {
+		a.call.Leave()
+	}
+	b.turn()
+	if n := b.dispatch.bytes.Load(); n != 0 {
+		t.Errorf("%d bytes are left over", n)
+	}
+}
