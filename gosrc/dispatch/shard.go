@@ -27,6 +27,7 @@ type Shard struct {
 	head   []byte // private copy of the head of an answer
 	fields []call.Field
 	line   AccessLine
+	told   call.Answer // of the record in hand
 
 	timers *timers // the app's; nil in all shards but the first
 
