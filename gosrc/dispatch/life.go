@@ -48,8 +48,8 @@ var moves = [states][states]observe.Counter{
 	claimed: {queued: observe.CallsRerun, answering: observe.CallsAnswering},
 }
 
-// ends says from where a call may come to each of its ends; the reason is the counter.
-var ends = [states][states]bool{
+// terminal says from where a call may come to each of its ends; the reason is the counter.
+var terminal = [states][states]bool{
 	queued:    {answered: true, refused: true, failed: true, left: true},
 	offered:   {refused: true, failed: true, left: true},
 	claimed:   {failed: true, left: true},
@@ -69,7 +69,7 @@ func (s *Shard) move(c *Call, to state) {
 
 // end ends a call for its client. reason is the counter of that end.
 func (s *Shard) end(c *Call, to state, reason observe.Counter) {
-	if !ends[c.state][to] {
+	if !terminal[c.state][to] {
 		s.counters.Add(observe.CallsMisplaced, 1)
 		if c.state.ended() {
 			return

@@ -198,6 +198,7 @@ func (p *port) claim(c *Call, at int64) {
 	if len(c.body) > 0 || c.bodyLast {
 		c.pump()
 	}
+	c.feed()
 }
 
 // find is the call of a record, nil for one that is over: its slot has a new generation.

@@ -29,6 +29,7 @@ type Shard struct {
 	head   []byte // private copy of the head of an answer
 	fields []call.Field
 	line   AccessLine
+	told   call.Answer // of the record in hand
 
 	deadlines *deadlines // nil until a call has one
 	refusals  map[observe.Counter]*refusalLog

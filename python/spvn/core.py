@@ -131,7 +131,10 @@ class Core:
 
         Before that health checks fail for `delay` seconds, while everything goes on.
         """
-        self._functions.Drain(server, json.dumps({"grace": grace, "delay": delay}))
+        options = {"grace": grace}
+        if delay > 0:
+            options["delay"] = delay
+        self._functions.Drain(server, json.dumps(options))
 
     def stop(self, server: int) -> None:
         """Close everything now; the event "stopped" is the last."""
