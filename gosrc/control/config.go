@@ -52,6 +52,9 @@ type Config struct {
 	TimeoutFirstByte float64 `json:"timeout_first_byte"`
 	DeadlineHeader   string  `json:"deadline_header"`
 
+	LimitBufferedBodies *int `json:"limit_buffered_bodies"`
+	LimitBufferedOutput *int `json:"limit_buffered_output"`
+
 	PriorityPaths   []string `json:"priority_paths"`
 	HealthCheckPath string   `json:"health_check_path"`
 	LivenessPath    string   `json:"liveness_path"`

@@ -49,6 +49,7 @@ func (s *server) transportConfig() *transport.Config {
 		},
 		WriteTimeout:   seconds(s.config.TimeoutWrite),
 		MaxConnections: s.connectionLimit(),
+		Outputs:        s.outputs,
 		Counters:       s.counters,
 		TurnEnds:       s.flushAccess,
 		Log:            s.logLine,

@@ -113,6 +113,9 @@ const (
 	WorkersDied    // ended without being asked to
 	WorkersStalled // claimed nothing for too long; their offers were taken back
 
+	MemoryReadsPaused     // a client was not read from because too much of all bodies is held
+	MemoryWindowsWithheld // an app had to wait because too much of all answers is held
+
 	LoopWakeups // of a poll loop
 	LoopPanics  // recovered; each cost one call or connection
 
@@ -203,17 +206,19 @@ var counterNames = [NumCounters]string{
 	WebSocketsNotText:       "websockets.failed_by.not_text",
 	WebSocketsProtocolError: "websockets.failed_by.protocol_error",
 
-	LinkRecordsIn:    "link.records_in",
-	LinkRecordsOut:   "link.records_out",
-	LinkBells:        "link.bells",
-	LinkInboxFull:    "link.inbox_full",
-	LinkStaleRecords: "link.stale_records",
-	LinkViolations:   "link.violations",
-	WorkersStarted:   "workers.started",
-	WorkersDied:      "workers.died",
-	WorkersStalled:   "workers.stalled",
-	LoopWakeups:      "loops.wakeups",
-	LoopPanics:       "loops.panics",
+	LinkRecordsIn:         "link.records_in",
+	LinkRecordsOut:        "link.records_out",
+	LinkBells:             "link.bells",
+	LinkInboxFull:         "link.inbox_full",
+	LinkStaleRecords:      "link.stale_records",
+	LinkViolations:        "link.violations",
+	WorkersStarted:        "workers.started",
+	WorkersDied:           "workers.died",
+	WorkersStalled:        "workers.stalled",
+	MemoryReadsPaused:     "memory.reads_paused",
+	MemoryWindowsWithheld: "memory.windows_withheld",
+	LoopWakeups:           "loops.wakeups",
+	LoopPanics:            "loops.panics",
 }
 
 // String is the counter's place in the JSON, its parts joined by dots.

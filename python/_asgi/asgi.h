@@ -147,6 +147,13 @@ bool link_on_thread(const Link *link);
 void link_flush(Link *link);
 /* Has the loop call link_flush at its next turn. */
 void link_flush_soon(Link *link);
+/* The window of an answer whose first body message is its last: what the core takes at once. */
+static inline uint32_t link_complete_window(const Link *link)
+{
+    return link_usable(link) && *(_Atomic uint32_t *)(void *)(link->memory + SPVN_HEADER_TIGHT) != 0
+               ? SPVN_SEND_WINDOW_STREAM
+               : SPVN_SEND_WINDOW_COMPLETE;
+}
 /* Writes a record of call 0; payload is bytes or NULL. */
 int link_control(Link *link, uint16_t type, PyObject *payload);
 /* Tries again to write the ones that found no room. */

@@ -214,7 +214,7 @@ SendResult send_body(Call *call, const Message *message, const char *what)
         size = 0;
     }
     if (!more && !call->body_begun) {
-        call->window = SPVN_SEND_WINDOW_COMPLETE;
+        call->window = link_complete_window(call->link);
     }
     call->body_begun = true;
     /* With trailers announced, those end the answer. */
