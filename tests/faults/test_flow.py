@@ -49,7 +49,7 @@ def test_a_hundred_megabytes_down(patient, name):
             if total // (10 * MEGABYTE) != (total - len(part)) // (10 * MEGABYTE):
                 largest = max(largest, patient.resident() - before)
         assert total >= 100 * MEGABYTE
-    assert largest < 8 * MEGABYTE
+    assert largest < 24 * MEGABYTE  # of garbage; all of it would be a hundred
 
 
 def test_an_upload_that_the_app_does_not_read_stays_with_the_client(patient, name):
