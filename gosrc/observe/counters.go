@@ -56,6 +56,8 @@ const (
 	ConnectionsClosed      // for whatever reason
 	ConnectionsShed        // closed early because descriptors ran short
 	ConnectionsOverLimit   // closed at once: --limit-connections is reached
+	ConnectionsOverAddress // closed at once: --limit-connections-per-address is reached
+	ConnectionsOverRate    // closed at once: --limit-connection-rate is reached
 	ConnectionsReset       // the peer reset it, or a write found it gone
 	ConnectionsPaused      // reading was paused because its call had no room
 	ConnectionsOutputFull  // its output passed the high-water mark
@@ -164,6 +166,8 @@ var counterNames = [NumCounters]string{
 	ConnectionsClosed:      "connections.closed",
 	ConnectionsShed:        "connections.shed",
 	ConnectionsOverLimit:   "connections.over_limit",
+	ConnectionsOverAddress: "connections.over_limit_per_address",
+	ConnectionsOverRate:    "connections.over_rate",
 	ConnectionsReset:       "connections.reset",
 	ConnectionsPaused:      "connections.paused",
 	ConnectionsOutputFull:  "connections.output_full",

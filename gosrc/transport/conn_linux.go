@@ -44,6 +44,8 @@ type conn struct {
 	held    int // bytes of output counted in Config.Outputs: those the kernel refused
 	discard int // bytes still to be discarded while lingering
 
+	origin string // the address that Config.Gate counted; empty: none
+
 	protocolAt int64 // the protocol's deadline
 	writeAt    int64 // the write or linger deadline
 

@@ -53,6 +53,8 @@ type Config struct {
 	// MaxConnections bounds the open connections of all loops together; 0: no bound.
 	// At the bound the longest idle ones are closed.
 	MaxConnections int
+	// Gate bounds what one address may open. May be nil.
+	Gate *Gate
 	// Outputs counts the bytes that clients do not take. May be nil.
 	Outputs  *memory.Budget
 	Counters []*observe.Shard // one for each loop
