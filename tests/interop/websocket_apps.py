@@ -92,12 +92,15 @@ def socketio():
 def test_page():
     """An echo, and a page that opens it, in a browser."""
     from starlette.applications import Starlette
-    from starlette.responses import HTMLResponse
+    from starlette.responses import HTMLResponse, PlainTextResponse
     from starlette.routing import Route, WebSocketRoute
     from starlette.websockets import WebSocket, WebSocketDisconnect
 
     async def page(request):
         return HTMLResponse(PAGE)
+
+    async def said(request):
+        return PlainTextResponse("")
 
     async def worker(websocket):
         import os
@@ -114,6 +117,7 @@ def test_page():
     return Starlette(
         routes=[
             Route("/", page),
+            Route("/said", said),
             WebSocketRoute("/ws", echo_of(WebSocket, WebSocketDisconnect)),
             WebSocketRoute("/worker", worker),
         ]
@@ -122,9 +126,10 @@ def test_page():
 
 test_page.__test__ = False
 
-# What the page has seen is its title, which a headless browser prints with the document.
-PAGE = """<!doctype html><title>open</title><pre id="log"></pre><script>
-const log = [], say = (word) => { log.push(word); document.getElementById('log').textContent = log.join('\\n'); };
+# The page says what it sees by asking for /said, one request after the other, which the access log has.
+PAGE = """<!doctype html><title>WebSocket</title><script>
+let saying = Promise.resolve();
+const say = (word) => { saying = saying.then(() => fetch('/said?' + encodeURIComponent(word))); };
 const url = location.origin.replace('http', 'ws');
 const socket = new WebSocket(url + '/ws', ['chat', 'other']);
 socket.binaryType = 'arraybuffer';
@@ -140,7 +145,7 @@ let last = null;
 function follow(tries) {
   const other = new WebSocket(url + '/worker');
   other.onmessage = (event) => {
-    if (last === null) { last = event.data; say('worker'); fetch('/?restart'); }
+    if (last === null) { last = event.data; say('worker'); }
     else if (event.data !== last) { say('another worker'); other.onclose = null; other.close(1000); }
   };
   other.onclose = (event) => {
