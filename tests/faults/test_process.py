@@ -9,7 +9,6 @@ import socket
 import time
 
 import pytest
-
 from support.wire import Wire, until
 
 
@@ -96,7 +95,7 @@ def test_no_descriptor_is_left_and_nobody_is_idle(serve, name):
     assert until(lambda: server.count("calls.in_flight") == 10)
     notes = server.wire()
     notes.get("/").answer()
-    notes.get(f"/slow?seconds=1.5")
+    notes.get("/slow?seconds=1.5")
     assert until(lambda: server.count("calls.in_flight") == 11)
     limit_files(server, 0)
     waiting = [server.wire().get("/") for _ in range(5)]

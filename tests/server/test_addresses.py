@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-
 from support.process import RUNNING, free_port
 from support.wire import Wire
 

@@ -10,7 +10,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from support.process import Served
 from support.wire import Cut, Wire, until
 

@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
 from collections import defaultdict
 from urllib.parse import parse_qs
