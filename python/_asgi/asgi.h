@@ -147,13 +147,6 @@ bool link_on_thread(const Link *link);
 void link_flush(Link *link);
 /* Has the loop call link_flush at its next turn. */
 void link_flush_soon(Link *link);
-/* The window of an answer whose first body message is its last: what the core takes at once. */
-static inline uint32_t link_complete_window(const Link *link)
-{
-    return link_usable(link) && *(_Atomic uint32_t *)(void *)(link->memory + SPVN_HEADER_TIGHT) != 0
-               ? SPVN_SEND_WINDOW_STREAM
-               : SPVN_SEND_WINDOW_COMPLETE;
-}
 /* Writes a record of call 0; payload is bytes or NULL. */
 int link_control(Link *link, uint16_t type, PyObject *payload);
 /* Tries again to write the ones that found no room. */
@@ -319,6 +312,16 @@ PyObject *call_request_line(Call *call);
 uint8_t *call_reserve(Call *call, uint64_t payload, uint16_t type, uint16_t flags);
 /* Keeps bytes of an accepted message until there is room. Steals the reference. */
 void call_hold(Call *call, PyObject *payload, size_t from, uint16_t type, uint16_t flags);
+/* How much more of the body may be on its way. While the core is short of memory a complete answer gets no more
+ * than a stream, also one that has begun to leave. */
+static inline uint32_t call_window(const Call *call)
+{
+    uint32_t window = call->window;
+    if (window > SPVN_SEND_WINDOW_STREAM && *(_Atomic uint32_t *)(void *)(call->link->memory + SPVN_HEADER_TIGHT) != 0) {
+        window = SPVN_SEND_WINDOW_STREAM;
+    }
+    return window > call->window_used ? window - call->window_used : 0;
+}
 /* Writes what is due, as far as window and room allow. */
 void call_pump(Call *call);
 /* Makes what the call wrote visible; outside a drain, rings. */
