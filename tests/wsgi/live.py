@@ -8,9 +8,9 @@ from typing import Any
 from wsgiref.validate import validator
 
 import pytest
+from support.wire import Answer, Wire
 
 from spvn import core, testing
-from support.wire import Answer, Wire
 
 pytest.importorskip("spvn._asgi")
 try:

@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 import pytest
-
 from support.wire import Cut
 
 from .live import OK, TEXT, ask, connect, serving
@@ -164,7 +163,10 @@ def test_exc_info_after_the_head_raises_it(caplog: pytest.LogCaptureFixture) -> 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda start: (start(OK, TEXT), start(OK, TEXT)), "start_response() was called a second time without exc_info"),
+        (
+            lambda start: (start(OK, TEXT), start(OK, TEXT)),
+            "start_response() was called a second time without exc_info",
+        ),
         (lambda start: start(b"200 OK", TEXT), "The status must be a str such as '200 OK', got bytes."),
         (lambda start: start("OK", TEXT), "The status must be a final one, such as '200 OK', got 'OK'."),
         (lambda start: start("100 Continue", TEXT), "The status must be a final one"),
@@ -262,7 +264,10 @@ def test_the_answer_is_complete_when_its_length_is_reached() -> None:
 @pytest.mark.parametrize("end", [None, LookupError("x")])
 def test_close_is_called(end: BaseException | None, caplog: pytest.LogCaptureFixture) -> None:
     log: list[str] = []
-    with serving(returning(Body(b"a", *([end] if end else []), log=log)), valid=False) as server, connect(server) as wire:
+    with (
+        serving(returning(Body(b"a", *([end] if end else []), log=log)), valid=False) as server,
+        connect(server) as wire,
+    ):
         try:
             wire.send(GET).answer()
         except Cut:

@@ -6,7 +6,6 @@ import threading
 from typing import Any
 
 import pytest
-
 from support.wire import until
 
 from .live import OK, TEXT, ask, connect, serving
@@ -52,7 +51,9 @@ def test_reading(body: bytes, kind: str, read: Any) -> None:
 
 def test_reading_under_the_validator() -> None:
     """It wants read() with a number."""
-    read = reading(lambda stream: b"".join([stream.readline(), *stream.readlines(10), stream.read(5), stream.read(10**7)]))
+    read = reading(
+        lambda stream: b"".join([stream.readline(), *stream.readlines(10), stream.read(5), stream.read(10**7)])
+    )
     assert ask(read, post(LINES)).body == LINES
     assert ask(read, chunked(LINES)).body == LINES
 

@@ -7,7 +7,6 @@ import os
 from typing import Any
 
 import pytest
-
 from support.wire import Wire
 
 from .live import OK, TEXT, ask, connect, serving
@@ -28,7 +27,9 @@ def told(request: bytes, **options: Any) -> dict[str, Any]:
 
 
 def test_everything_that_pep_3333_wants() -> None:
-    environ = told(b"GET /a%20b/%C3%A9?x=%C3%A9&y HTTP/1.1\r\nHost: example.org\r\nX-One: 1\r\nContent-Type: a/b\r\n\r\n")
+    environ = told(
+        b"GET /a%20b/%C3%A9?x=%C3%A9&y HTTP/1.1\r\nHost: example.org\r\nX-One: 1\r\nContent-Type: a/b\r\n\r\n"
+    )
     expected = {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",

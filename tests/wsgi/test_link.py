@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-
 from asgi.core_side import Core, S
 from asgi.harness import Worker, _asgi
 
@@ -336,7 +335,7 @@ def test_many_calls_over_many_threads_and_loops() -> None:
 
     async def scenario(w: Pooled) -> None:
         bodies = {}
-        for turn in range(20):
+        for _ in range(20):
             for number in range(20):
                 body = os.urandom(number * 200)
                 bodies[w.core.call(method=b"POST", body=body, loop=number % 3)] = body

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.wire import Cut, until
 
 from spvn import testing
-from support.wire import Cut, until
 
 from .live import OK, TEXT, connect, serving
 
