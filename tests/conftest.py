@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-
 from support.process import Served, key
 
 TRANSPORTS = ["poll", "goroutines"]
@@ -37,7 +36,8 @@ def shared_servers():
 def server(shared_servers, transport):
     """A server with no options but short deadlines; its counters are checked after the test."""
     server = shared_servers(
-        transport, "--timeout-header", "0.5", "--timeout-body", "0.5", "--timeout-keep-alive", "1", "--timeout-write", "0.5"
+        transport,
+        *("--timeout-header", "0.5", "--timeout-body", "0.5", "--timeout-keep-alive", "1", "--timeout-write", "0.5"),
     )
     yield server
     server.check()

@@ -48,6 +48,14 @@ type Config struct {
 	StallWarning            float64 `json:"stall_warning"`
 	RetrySafe               bool    `json:"retry_safe"`
 
+	TimeoutRequest   float64 `json:"timeout_request"`
+	TimeoutFirstByte float64 `json:"timeout_first_byte"`
+	DeadlineHeader   string  `json:"deadline_header"`
+
+	PriorityPaths   []string `json:"priority_paths"`
+	HealthCheckPath string   `json:"health_check_path"`
+	LivenessPath    string   `json:"liveness_path"`
+
 	ServerHeader      bool        `json:"server_header"`
 	DateHeader        bool        `json:"date_header"`
 	Headers           [][2]string `json:"headers"`

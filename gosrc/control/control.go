@@ -123,7 +123,8 @@ func WorkerGone(server, worker int, options string) (string, error) {
 	return nothing, s.workerGone(worker)
 }
 
-// Drain stops accepting and lets calls finish, for at most "grace" seconds of options;
+// Drain has health checks say so for "delay" seconds, in which everything goes on; then it
+// stops accepting and lets calls finish, for at most "grace" seconds of options;
 // then comes the event "drained", with the number of calls "left".
 func Drain(server int, options string) (string, error) {
 	s, err := find(server)
@@ -132,6 +133,7 @@ func Drain(server int, options string) (string, error) {
 	}
 	var o struct {
 		Grace *float64 `json:"grace"`
+		Delay float64  `json:"delay"`
 	}
 	if err := json.Unmarshal([]byte(options), &o); err != nil {
 		return "", fmt.Errorf("the options of Drain are not JSON: %w", err)
@@ -140,7 +142,7 @@ func Drain(server int, options string) (string, error) {
 	if o.Grace != nil {
 		grace = *o.Grace
 	}
-	s.drain(seconds(grace))
+	s.drain(seconds(o.Delay), seconds(grace))
 	return nothing, nil
 }
 

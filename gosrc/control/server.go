@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -136,21 +137,27 @@ func loopCount(asked int) int {
 
 func (s *server) dispatchSettings(loops int) dispatch.Settings {
 	settings := dispatch.Settings{
-		Loops:          loops,
-		QueueCalls:     dispatch.DefaultQueueCalls,
-		QueueBytes:     dispatch.DefaultQueueBytes,
-		QueueTimeout:   seconds(s.config.TimeoutQueue),
-		WorkerTimeout:  seconds(s.config.TimeoutWorkerStart),
-		Concurrency:    orZero(s.config.LimitConcurrency),
-		RetryAfter:     1,
-		WebSocketQueue: s.config.WSMaxQueue,
-		RetrySafe:      s.config.RetrySafe,
-		StallWarning:   seconds(s.config.StallWarning),
-		Stalled:        s.stalled,
-		Recovered:      s.recovered,
-		Corrupt:        s.corrupt,
-		Control:        s.fromWorker,
-		Log:            s.logLine,
+		Loops:            loops,
+		QueueCalls:       dispatch.DefaultQueueCalls,
+		QueueBytes:       dispatch.DefaultQueueBytes,
+		QueueTimeout:     seconds(s.config.TimeoutQueue),
+		WorkerTimeout:    seconds(s.config.TimeoutWorkerStart),
+		Concurrency:      orZero(s.config.LimitConcurrency),
+		RetryAfter:       1,
+		WebSocketQueue:   s.config.WSMaxQueue,
+		RetrySafe:        s.config.RetrySafe,
+		RequestTimeout:   seconds(s.config.TimeoutRequest),
+		FirstByteTimeout: seconds(s.config.TimeoutFirstByte),
+		DeadlineField:    strings.ToLower(s.config.DeadlineHeader),
+		PriorityPaths:    s.config.PriorityPaths,
+		HealthCheckPath:  s.config.HealthCheckPath,
+		LivenessPath:     s.config.LivenessPath,
+		StallWarning:     seconds(s.config.StallWarning),
+		Stalled:          s.stalled,
+		Recovered:        s.recovered,
+		Corrupt:          s.corrupt,
+		Control:          s.fromWorker,
+		Log:              s.logLine,
 	}
 	if s.logs.access != nil {
 		settings.Access = s.access
@@ -246,7 +253,7 @@ func (s *server) onLoops(f func(i int)) {
 }
 
 // drain finishes what was begun; see Drain.
-func (s *server) drain(grace time.Duration) {
+func (s *server) drain(delay, grace time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining || s.stopping {
@@ -255,13 +262,17 @@ func (s *server) drain(grace time.Duration) {
 	s.draining = true
 	go s.guard("drain", func() {
 		defer func() { s.events.add(event{Event: "drained", Left: s.dispatch.InFlight()}) }()
+		look := time.NewTicker(drainLook)
+		defer look.Stop()
+		s.dispatch.Announce()
+		for begin := time.Now(); time.Since(begin) < delay && !s.isStopping(); {
+			<-look.C
+		}
 		deadline := time.Now().Add(grace)
 		s.dispatch.Drain()
 		s.unlinkListeners() // whoever connects from now on should find our successor
 		s.onLoops(func(i int) { s.loops[i].Drain() })
 		s.closeListeners()
-		look := time.NewTicker(drainLook)
-		defer look.Stop()
 		for !s.quiet() && time.Now().Before(deadline) && !s.isStopping() {
 			<-look.C
 		}

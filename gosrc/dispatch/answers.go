@@ -3,6 +3,8 @@ package dispatch
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"runtime/debug"
 
 	"spvn/gosrc/call"
 	"spvn/gosrc/link"
@@ -29,7 +31,7 @@ func (s *Shard) take(p *port) bool {
 	for ; taken < recordsATurn; taken++ {
 		r, ok, err := p.outbox.Next()
 		if err == nil && ok {
-			err = s.record(p, r)
+			err = s.guarded(p, r)
 		}
 		if err != nil {
 			p.corrupt(err)
@@ -49,6 +51,52 @@ func (s *Shard) take(p *port) bool {
 	return true
 }
 
+// guarded is record; a panic costs the call of this record.
+func (s *Shard) guarded(p *port, r link.Record) error {
+	defer func() {
+		if problem := recover(); problem != nil {
+			s.panicked(p, r, problem)
+		}
+	}()
+	return s.record(p, r)
+}
+
+// panicked ends the call in whose record there was a panic, for its client and in the counters,
+// and gives its slot back if the record was its last.
+func (s *Shard) panicked(p *port, r link.Record, problem any) {
+	s.counters.Add(observe.LoopPanics, 1)
+	if f := s.dispatch.settings.Log; f != nil {
+		f("error", "panic", fmt.Sprintf("internal error in a call, please report it: %v\n%s", problem, debug.Stack()))
+	}
+	c := p.find(r.Call)
+	if r.Call == 0 || c == nil {
+		return
+	}
+	if !c.state.ended() {
+		reason := observe.Failed500
+		if c.state == answering {
+			reason = observe.FailedCut
+		}
+		s.end(c, failed, reason)
+	}
+	if a := s.told; a != nil {
+		func() {
+			defer func() { _ = recover() }() // it was told; there is no more to do
+			a.Fail(500, "Internal Server Error", 0)
+		}()
+	}
+	if ends(r) {
+		p.release(c)
+	} else {
+		p.abandon(c)
+	}
+}
+
+// ends says whether a record is the last one of its call.
+func ends(r link.Record) bool {
+	return r.Flags&link.FlagDone != 0 || r.Type == link.CallDone || r.Type == link.CallFailed
+}
+
 // record handles one record. An error means that the worker is mad.
 func (s *Shard) record(p *port, r link.Record) error {
 	if r.Call == 0 {
@@ -66,6 +114,7 @@ func (s *Shard) record(p *port, r link.Record) error {
 		}
 	}
 	var err error
+	s.told = c.answer
 	if r.Type != link.BodyCredit && r.Type != link.WantBody {
 		c.spoke = true
 	}
@@ -93,7 +142,7 @@ func (s *Shard) record(p *port, r link.Record) error {
 	if err != nil {
 		return err
 	}
-	if r.Flags&link.FlagDone != 0 || r.Type == link.CallDone || r.Type == link.CallFailed {
+	if ends(r) {
 		if !c.state.ended() {
 			s.fail(c, observe.Failed500, 500, "Internal Server Error")
 		}

@@ -49,16 +49,28 @@ type Call struct {
 	fed       bool // more of the body was forwarded than its start had
 	dismissed bool // DISCONNECT is due although the client is there
 	blocked   bool // waits in port.blocked for room in the inbox
+
+	// Deadlines (0: none); see deadlines.go.
+	answerBy, beginBy, dueAt int64
+	dueNext, duePrev         *Call
+	dueSlot                  uint16
+	inWheel, clientDeadline  bool
+
+	priority bool // of a priority path: it goes ahead of the queue and of the window
+	old      bool // held for so long that admission does not count it
 }
 
 var _ call.Call = (*Call)(nil)
 
 // size is what a waiting call costs.
-func (c *Call) size() int { return len(c.start) + 256 }
+func (c *Call) size() int { return len(c.start) + len(c.body) + 256 }
 
 // Room implements call.Call.
 func (c *Call) Room() int {
 	room := link.BodyWindow - c.outstanding - len(c.body)
+	if d := c.shard.dispatch; c.state == queued && d.bytes.Load() >= int64(d.settings.QueueBytes) {
+		room = 0 // until a worker begins it
+	}
 	if room <= 0 {
 		c.starved = true
 	}
@@ -69,6 +81,9 @@ func (c *Call) Room() int {
 func (c *Call) Body(b []byte, last bool) {
 	if c.state.ended() {
 		return
+	}
+	if c.state == queued {
+		c.shard.dispatch.bytes.Add(int64(len(b)))
 	}
 	c.body = append(c.body, b...)
 	c.bodyLast = last
@@ -96,6 +111,9 @@ func (c *Call) Sent(n int) {
 // Leave implements call.Call.
 func (c *Call) Leave() {
 	s := c.shard
+	if c.state < answering {
+		s.patience.gaveUp(s.now - c.arrived)
+	}
 	switch {
 	case c.state.ended():
 		return
@@ -171,9 +189,14 @@ func (c *Call) credit(n uint64) bool {
 		return false
 	}
 	c.outstanding -= int(n)
+	c.feed()
+	return true
+}
+
+// feed has the protocol go on if it waits for room and there is some.
+func (c *Call) feed() {
 	if c.starved && c.answer != nil && link.BodyWindow-c.outstanding-len(c.body) > 0 {
 		c.starved = false
 		c.answer.Resume()
 	}
-	return true
 }

@@ -39,6 +39,16 @@ type Settings struct {
 	// Concurrency bounds the calls in flight; more are refused. 0: no bound.
 	Concurrency int
 	RetryAfter  int // seconds, in the 503s
+	// RequestTimeout ends a call that is not answered whole by then, FirstByteTimeout one whose
+	// answer has not begun, counted from its arrival: 504. 0: never. A client may shorten
+	// the first in the field called DeadlineField (in lower case; empty: it may not).
+	RequestTimeout, FirstByteTimeout time.Duration
+	DeadlineField                    string
+	// PriorityPaths go ahead of the queue and of the workers' windows and are refused for
+	// nothing but that no worker becomes ready. Paths here are exact and percent-decoded.
+	PriorityPaths []string
+	// HealthCheckPath and LivenessPath are answered by the core itself; empty: none.
+	HealthCheckPath, LivenessPath string
 	// RetrySafe runs a call again whose worker ended, once, if its method is safe and
 	// nothing of its answer is out.
 	RetrySafe bool
@@ -72,18 +82,25 @@ type AccessLine struct {
 
 // Dispatch is what the shards of one server share.
 type Dispatch struct {
-	settings Settings
-	shards   []*Shard
-	inFlight atomic.Int64 // over all shards, for Settings.Concurrency
-	waiting  atomic.Int64 // calls in the queues of all shards
-	bytes    atomic.Int64 // their bytes
-	draining atomic.Bool
-	timers   TimerStats
+	settings  Settings
+	shards    []*Shard
+	inFlight  atomic.Int64 // over all shards, for Settings.Concurrency
+	waiting   atomic.Int64 // calls in the queues of all shards
+	bytes     atomic.Int64 // their bytes
+	announced atomic.Bool  // health checks say that the server drains
+	draining  atomic.Bool
+
+	paths   map[string]pathClass // what is not ordinary
+	timed   bool                 // some call may have a deadline
+	lengths uint64               // a bit for each length of a path in it, modulo 64
+	timers  TimerStats
 }
 
 // New makes the dispatch of one server. counters has one entry for each loop.
 func New(settings Settings, counters []*observe.Shard) *Dispatch {
 	d := &Dispatch{settings: settings}
+	d.classify()
+	d.timed = settings.RequestTimeout > 0 || settings.FirstByteTimeout > 0 || settings.DeadlineField != ""
 	for i := range settings.Loops {
 		d.shards = append(d.shards, &Shard{dispatch: d, index: i, counters: counters[i]})
 	}
@@ -93,6 +110,10 @@ func New(settings Settings, counters []*observe.Shard) *Dispatch {
 
 // Shard is the part of dispatch that belongs to poll loop i.
 func (d *Dispatch) Shard(i int) *Shard { return d.shards[i] }
+
+// Announce has health checks say that the server drains, so that balancers look elsewhere;
+// it goes on as before until Drain.
+func (d *Dispatch) Announce() { d.announced.Store(true) }
 
 // Drain says that the server stops: calls that no worker will take any more are refused.
 func (d *Dispatch) Drain() { d.draining.Store(true) }

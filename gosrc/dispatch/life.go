@@ -12,6 +12,7 @@ import "spvn/gosrc/observe"
 //	               ├── refused (the core answers, the app is untouched)
 //	               └──────────┴───────────┴────────────┴──► failed, left
 //
+// (a health check goes from queued to answered: the core itself is who answers)
 // so that at the end of every wake-up
 //
 //	arrived = answered + refused + failed + left + in flight.
@@ -47,9 +48,9 @@ var moves = [states][states]observe.Counter{
 	claimed: {queued: observe.CallsRerun, answering: observe.CallsAnswering},
 }
 
-// ends says from where a call may come to each of its ends; the reason is the counter.
-var ends = [states][states]bool{
-	queued:    {refused: true, failed: true, left: true},
+// terminal says from where a call may come to each of its ends; the reason is the counter.
+var terminal = [states][states]bool{
+	queued:    {answered: true, refused: true, failed: true, left: true},
 	offered:   {refused: true, failed: true, left: true},
 	claimed:   {failed: true, left: true},
 	answering: {answered: true, failed: true, left: true},
@@ -68,11 +69,14 @@ func (s *Shard) move(c *Call, to state) {
 
 // end ends a call for its client. reason is the counter of that end.
 func (s *Shard) end(c *Call, to state, reason observe.Counter) {
-	if !ends[c.state][to] {
+	if !terminal[c.state][to] {
 		s.counters.Add(observe.CallsMisplaced, 1)
 		if c.state.ended() {
 			return
 		}
+	}
+	if c.inWheel {
+		s.disarm(c)
 	}
 	s.counters.Add(reason, 1)
 	s.counters.Dec(observe.CallsInFlight)

@@ -50,12 +50,9 @@ type port struct {
 	rung     bool
 	dead     bool
 
-	// Admission.
-	held       int     // slots taken
-	reruns     int     // of them, calls that run for the second time
-	window     float64 // how many may be
-	worstDelay int64   // from offer to claim since the last tick
-	claims     int     // since the last tick
+	held   int // slots taken
+	reruns int // of them, calls that run for the second time
+	admission
 
 	batch batch
 
@@ -75,7 +72,10 @@ type offer struct {
 
 func newPort(s *Shard, w *Worker) *port {
 	l := w.Link.Port(s.index)
-	return &port{shard: s, worker: w, inbox: l.Inbox, outbox: l.Outbox, slots: l.Slots, window: firstWindow, markedAt: s.now}
+	return &port{
+		shard: s, worker: w, inbox: l.Inbox, outbox: l.Outbox, slots: l.Slots,
+		admission: admission{window: firstWindow, steeredAt: s.now, trust: 1}, markedAt: s.now,
+	}
 }
 
 // offer puts the call's start into the inbox. false: there is no room now.
@@ -111,6 +111,7 @@ func (p *port) offer(c *Call) bool {
 	c.port, c.slot, c.generation, c.offered = p, slot, generation, p.shard.now
 	p.offers = append(p.offers, offer{c, slot, generation})
 	p.unclaimed++
+	p.probing = p.probing && float64(p.active()) < p.window
 	p.hold(1)
 	if c.again {
 		p.reruns++
@@ -197,6 +198,7 @@ func (p *port) claim(c *Call, at int64) {
 	if len(c.body) > 0 || c.bodyLast {
 		c.pump()
 	}
+	c.feed()
 }
 
 // find is the call of a record, nil for one that is over: its slot has a new generation.

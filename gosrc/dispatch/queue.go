@@ -7,7 +7,6 @@ type queue struct {
 	ring        []*Call // a power of two; a call's place is its ticket modulo the length
 	first, next uint    // tickets: of the oldest place, and of the next to come
 	live        int     // calls, without the gaps
-	bytes       int
 }
 
 func (q *queue) push(c *Call) {
@@ -27,7 +26,6 @@ func (q *queue) put(c *Call, ticket uint) {
 	q.ring[ticket&uint(len(q.ring)-1)] = c
 	c.ticket = ticket
 	q.live++
-	q.bytes += c.size()
 }
 
 func (q *queue) grow() {
@@ -65,5 +63,4 @@ func (q *queue) newest() *Call {
 func (q *queue) remove(c *Call) {
 	q.ring[c.ticket&uint(len(q.ring)-1)] = nil
 	q.live--
-	q.bytes -= c.size()
 }

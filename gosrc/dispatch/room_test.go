@@ -188,4 +188,80 @@ func TestGenerationsWrap(t *testing.T) {
 	a.said(t, `respond 200 0 fields "ok" true`)
 }
 
-var _ call.Answer = (*fakeAnswer)(nil)
+// The bodies of waiting calls are the queue's bytes too: beyond the bound they stay in the
+// kernels of their clients.
+func TestWaitingBodiesAreBounded(t *testing.T) {
+	const most = 256 << 10
+	b := newBench(t, func(s *Settings) { s.QueueBytes = most })
+	r := request()
+	r.BodyLast = false
+	var all []*fakeAnswer
+	for range 100 {
+		all = append(all, b.start(r))
+	}
+	for _, a := range all {
+		if a.call.Room() > 0 {
+			a.call.Body(make([]byte, 30<<10), false)
+		}
+	}
+	if n := b.dispatch.bytes.Load(); n > most+30<<10 {
+		t.Errorf("%d bytes wait; want about %d", n, most)
+	}
+	b.turn()
+	w := b.worker(1)
+	for range 10 {
+		b.turn()
+		w.read(t, 1000, b.now)
+	}
+	b.turn()
+	for i, a := range all[:64] {
+		if a.call.Room() <= 0 {
+			t.Errorf("%d: a worker began the call, and there is no room", i)
+		}
+		if i > 20 {
+			a.said(t, "resume")
+		}
+	}
+	for _, a := range all {
+		a.call.Leave()
+	}
+	b.turn()
+	if n := b.dispatch.bytes.Load(); n != 0 {
+		t.Errorf("%d bytes are left over", n)
+	}
+}
+
+// brokenAnswer panics when it is told of an answer.
+type brokenAnswer struct{ fakeAnswer }
+
+func (a *brokenAnswer) Respond(int, []call.Field, []byte, bool, bool) { panic("broken") }
+func (a *brokenAnswer) RespondBody([]byte, bool)                      { panic("broken") }
+
+// A panic in the protocol's answer costs that call: it is counted, its slot comes back, and the
+// calls behind it are answered.
+func TestAPanicCostsOneCall(t *testing.T) {
+	for name, flags := range map[string]uint16{"begun": 0, "complete": link.FlagLast, "complete and done": link.FlagLast | link.FlagDone} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, nil)
+			w := b.worker(1)
+			broken := &brokenAnswer{}
+			b.shard.Start(request(), broken)
+			good := b.start(request())
+			b.turn()
+			begun := w.read(t, 2, b.now)
+			w.write(link.Response, flags, begun[0].id, responsePayload(200, 0, "a"))
+			w.write(link.Response, link.FlagLast|link.FlagDone, begun[1].id, responsePayload(200, 0, "b"))
+			b.turn()
+			broken.said(t, "fail 500")
+			good.said(t, `respond 200 0 fields "b" true`)
+			if flags&link.FlagDone == 0 {
+				b.want(observe.CallsHeld, 1)
+				w.write(link.CallDone, 0, begun[0].id, nil)
+				b.turn()
+			}
+			b.want(observe.CallsHeld, 0)
+			b.want(observe.CallsInFlight, 0)
+			b.want(observe.LoopPanics, 1)
+		})
+	}
+}

@@ -18,17 +18,22 @@ type Shard struct {
 	lastTick int64 // 0: nothing has waited since
 	clock    int64 // of waiting calls: stands still while no worker could take them
 
-	ports  []*port
-	rotate int // where the search for a worker starts, so that ties rotate
-	queue  queue
-	again  queue // calls that run for the second time, because their worker ended
-	pool   []*Call
+	ports    []*port
+	rotate   int // where the search for a worker starts, so that ties rotate
+	queue    queue
+	urgent   queue // calls of priority paths
+	again    queue // calls that run for the second time, because their worker ended
+	patience patience
+	pool     []*Call
 
 	head   []byte // private copy of the head of an answer
 	fields []call.Field
 	line   AccessLine
+	told   call.Answer // of the record in hand
 
-	timers *timers // the app's; nil in all shards but the first
+	deadlines *deadlines // nil until a call has one
+	refusals  map[observe.Counter]*refusalLog
+	timers    *timers // the app's; nil in all shards but the first
 
 	noWorkerSince int64 // since when no worker could take calls, 0: one can
 }
@@ -52,13 +57,21 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 		c.outstanding = len(r.Body)
 	}
 	c.flags = startFlags(r, c.forwarded)
+	if d.timed {
+		s.setDeadlines(c, r)
+	}
 	c.webSocket = r.WebSocket
 	s.counters.Add(observe.CallsArrived, 1)
 	s.counters.Add(observe.CallsInFlight, 1)
 	inFlight := d.inFlight.Add(1)
+	class := d.classOf(r)
 	switch {
+	case class == readiness || class == liveness:
+		return s.answerCheck(c, class)
 	case len(c.start) > maxStart:
 		return s.refuse(c, observe.RefusedHeadTooLarge, 431, "The request's head is too large.", 0)
+	case class == priority:
+		return s.startPriority(c)
 	case d.settings.Concurrency > 0 && inFlight > int64(d.settings.Concurrency):
 		return s.refuse(c, observe.RefusedLimit, 503, "The server is at its limit of concurrent calls.", d.settings.RetryAfter)
 	}
@@ -67,17 +80,24 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 			return c
 		}
 	}
-	if d.waiting.Load() >= int64(d.settings.QueueCalls) || d.bytes.Load() >= int64(d.settings.QueueBytes) {
+	if d.full(0) {
 		return s.refuse(c, observe.RefusedQueueFull, 503, "The server is overloaded.", d.settings.RetryAfter)
 	}
 	s.enqueue(c)
 	return c
 }
 
+// full says whether the queue has reached its bounds; extra is how much more may wait.
+func (d *Dispatch) full(extra int) bool {
+	return d.waiting.Load() >= int64(d.settings.QueueCalls+extra) ||
+		d.bytes.Load() >= int64(d.settings.QueueBytes+extra<<10)
+}
+
 // refuse answers a call in the core; the app never hears of it.
 func (s *Shard) refuse(c *Call, reason observe.Counter, status int, text string, retryAfter int) call.Call {
 	a := c.answer
 	s.end(c, refused, reason)
+	s.noteRefusal(reason, text)
 	s.access(c, status)
 	a.Fail(status, text, retryAfter)
 	s.recycle(c)
@@ -115,7 +135,7 @@ func (s *Shard) recycle(c *Call) {
 
 func (s *Shard) enqueue(c *Call) {
 	c.queuedAt = s.clock
-	s.queue.push(c)
+	s.queueOf(c).push(c)
 	s.dispatch.waiting.Add(1)
 	s.dispatch.bytes.Add(int64(c.size()))
 	s.counters.Add(observe.CallsQueued, 1)
@@ -156,7 +176,7 @@ func (s *Shard) access(c *Call, status int) {
 // InFlight is how many calls of this shard wait or run, ended ones that a worker still
 // holds included.
 func (s *Shard) InFlight() int {
-	n := s.queue.live + s.again.live
+	n := s.queue.live + s.urgent.live + s.again.live
 	for _, p := range s.ports {
 		n += len(p.calls) - len(p.free)
 	}
@@ -164,8 +184,11 @@ func (s *Shard) InFlight() int {
 }
 
 func (s *Shard) queueOf(c *Call) *queue {
-	if c.again {
+	switch {
+	case c.again:
 		return &s.again
+	case c.priority:
+		return &s.urgent
 	}
 	return &s.queue
 }

@@ -44,8 +44,7 @@ func (p *port) watch() {
 	still := time.Duration(s.now - p.markedAt)
 	if o := p.oldestOffer(); o != nil {
 		if p.stalledSince == 0 && time.Duration(s.now-o.call.offered) > stallAfter && still > stallAfter {
-			p.stalledSince = o.call.offered
-			s.counters.Inc(observe.WorkersStalled)
+			p.stall(o.call.offered)
 		}
 	} else if still >= probe && !p.probed {
 		// It holds calls and has nothing to claim: it is asked whether it lives.
@@ -55,7 +54,7 @@ func (p *port) watch() {
 	}
 	settings := &s.dispatch.settings
 	if p.stalledSince == 0 && p.probed && still > 2*probe {
-		p.stalledSince = p.markedAt
+		p.stall(p.markedAt)
 	}
 	if p.stalledSince != 0 && !p.warned && settings.StallWarning > 0 {
 		if d := time.Duration(s.now - p.stalledSince); d >= settings.StallWarning {
@@ -63,6 +62,13 @@ func (p *port) watch() {
 			settings.Stalled(p.worker, s.index, d)
 		}
 	}
+}
+
+// stall takes note that the worker's loop stands still, since then.
+func (p *port) stall(since int64) {
+	p.stalledSince = since
+	p.worker.stalled.CompareAndSwap(0, since)
+	p.shard.counters.Inc(observe.WorkersStalled)
 }
 
 // recovered takes note that a stalled worker's loop moves again.
@@ -73,6 +79,7 @@ func (p *port) recovered() {
 	}
 	d := time.Duration(p.shard.now - p.stalledSince)
 	p.stalledSince = 0
+	p.worker.stalled.Store(0)
 	if p.warned {
 		p.warned = false
 		p.shard.dispatch.settings.Recovered(p.worker, p.shard.index, d)

@@ -38,6 +38,11 @@ func (s *Shard) Turn() (progress bool) {
 		s.nextTick = 0
 		s.tick()
 	}
+	if s.deadlines != nil && s.deadlines.count > 0 && s.deadlines.tick*deadlineTick <= s.now {
+		if s.turnDeadlines() {
+			progress = true // answers, and news for the workers, have to leave
+		}
+	}
 	s.offerWaiting()
 	s.timers.turn()
 	s.schedule()
@@ -79,12 +84,17 @@ func (s *Shard) Arm() (limit time.Duration, ok bool) {
 			limit = left
 		}
 	}
+	if s.deadlines != nil && s.deadlines.count > 0 {
+		if left := max(time.Duration(s.deadlines.next()-s.now), time.Millisecond); limit == 0 || left < limit {
+			limit = left
+		}
+	}
 	return s.timers.limit(limit), true
 }
 
 // schedule sets the time of the next tick, if there is anything to look at.
 func (s *Shard) schedule() {
-	waiting, holding := s.queue.live > 0 || s.again.live > 0, false
+	waiting, holding := s.queue.live > 0 || s.urgent.live > 0 || s.again.live > 0, false
 	if !waiting {
 		s.noWorkerSince = 0 // nobody looks from now on, and it is those who wait that it is about
 	}
@@ -133,7 +143,9 @@ func (s *Shard) tick() {
 	case s.noWorkerSince == 0:
 		s.noWorkerSince = s.now
 	}
+	s.patience.judge(s.now)
 	s.expire(&s.queue, usable)
+	s.expire(&s.urgent, usable)
 	s.expire(&s.again, usable)
 }
 
@@ -150,7 +162,7 @@ func (s *Shard) expire(q *queue, usable bool) {
 		case noWorker:
 			s.unqueue(c)
 			s.refuse(c, observe.RefusedNoWorker, 503, "No worker is ready.", settings.RetryAfter)
-		case settings.QueueTimeout > 0 && time.Duration(s.clock-c.queuedAt) > settings.QueueTimeout:
+		case settings.QueueTimeout > 0 && q != &s.urgent && time.Duration(s.clock-c.queuedAt) > settings.QueueTimeout:
 			s.unqueue(c)
 			s.refuse(c, observe.RefusedQueueTimeout, 503, "The server is overloaded.", settings.RetryAfter)
 		default:

@@ -175,12 +175,17 @@ func (p *port) forget(c *Call) {
 	if c.again {
 		p.reruns--
 	}
+	if c.old {
+		p.old--
+		c.old = false
+	}
 	p.hold(-1)
 	c.port = nil
 }
 
 // release is forget for a call that is over.
 func (p *port) release(c *Call) {
+	p.done(c.offered, p.shard.now)
 	p.forget(c)
 	p.shard.recycle(c)
 }

@@ -19,6 +19,11 @@ const (
 	DefaultBodyTimeout      = 30 * time.Second
 	DefaultKeepAliveTimeout = 75 * time.Second // above the 60 s of the usual proxies
 
+	// maxUnsent is how much output a client may leave unread and still have the next of its
+	// pipelined requests begun: without a bound it could have any number of answers kept
+	// for it. 64 KiB is the high-water mark of a single answer too.
+	maxUnsent = 64 << 10
+
 	maxMethod = 64 // bytes; the longest registered method has 17
 	maxBlank  = 8  // bytes of empty lines before a request (RFC 9112 2.2)
 	maxHex    = 15 // digits of a chunk size

@@ -40,6 +40,7 @@ type Conn struct {
 
 	active   bool // a request is in hand: its body or its answer is incomplete
 	running  bool // run is on the stack
+	stuffed  bool // the client does not take its answers: the next request waits
 	closed   bool // nothing is done any more
 	paused   bool // reading is paused
 	peerDone bool // the peer has shut its side
@@ -116,6 +117,8 @@ func (c *Conn) PeerClosed(together bool, unread int) {
 	}
 	c.peerDone = true
 	switch {
+	case c.stuffed && together:
+		// Its pipelined requests are answered as it takes the answers.
 	case !c.active || c.answering == answerDone:
 		c.close()
 	case c.body.done():
@@ -134,6 +137,11 @@ func (c *Conn) PeerClosed(together bool, unread int) {
 // Sent implements call.Protocol. The call is told of its body only. Framing is taken to
 // leave first, so the call never hears of more than has left, and of all once all has.
 func (c *Conn) Sent(int) {
+	if c.stuffed && !c.running && !c.closed && c.carrier.Buffered() < maxUnsent/2 {
+		c.stuffed = false
+		c.run(nil)
+		return
+	}
 	if c.unsent == 0 || c.call == nil {
 		return
 	}

@@ -82,6 +82,7 @@ func TestPipelining(t *testing.T) {
 	r = newRig(t)
 	r.app.start = func(c *appCall) bool { c.ok("hi"); return false }
 	r.send(strings.Repeat(get, many))
+	r.read()
 	r.last(many)
 	r.wantOutput(strings.Repeat(hi, many))
 
@@ -91,6 +92,7 @@ func TestPipelining(t *testing.T) {
 	r.send(strings.Repeat(get, many))
 	r.app.start = func(c *appCall) bool { c.ok("hi"); return false }
 	r.last(1).ok("hi")
+	r.read()
 	r.last(many)
 	r.wantOutput(strings.Repeat(hi, many))
 }
@@ -448,6 +450,31 @@ func TestPeerClosed(t *testing.T) {
 		r.wantOutput(hi)
 		r.wantEnd(true, false)
 	})
+}
+
+// A client that asks and asks and reads nothing has a bounded number of answers kept for it.
+func TestPipelineWaitsForItsReader(t *testing.T) {
+	big := strings.Repeat("x", maxUnsent/2)
+	r := newRig(t)
+	r.app.start = func(c *appCall) bool { c.ok(big); return false }
+	r.send(strings.Repeat(get, 10))
+	if n := len(r.app.calls); n != 2 {
+		t.Errorf("%d calls were begun; want 2", n)
+	}
+	if !r.wire.paused || r.wire.idle || r.wire.deadline != 0 {
+		t.Errorf("paused %v, idle %v, deadline %d; want a connection that only writes", r.wire.paused, r.wire.idle, r.wire.deadline)
+	}
+	r.PeerClosed(true, 0) // and nothing more comes
+	for i := 0; i < 10 && !r.wire.closed; i++ {
+		r.flush(-1)
+	}
+	if n := len(r.app.calls); n != 10 {
+		t.Errorf("%d calls were begun in the end; want 10", n)
+	}
+	r.wantEnd(true, false)
+	if n := strings.Count(r.output(), big); n != 10 {
+		t.Errorf("%d answers came; want 10", n)
+	}
 }
 
 func TestLost(t *testing.T) {

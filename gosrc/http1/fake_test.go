@@ -192,6 +192,13 @@ func (r *rig) flush(n int) {
 	}
 }
 
+// read lets the kernel take all output, and what comes because it did.
+func (r *rig) read() {
+	for len(r.wire.out) > 0 {
+		r.flush(-1)
+	}
+}
+
 // output is everything that was written so far.
 func (r *rig) output() string {
 	r.flush(-1)

@@ -40,6 +40,10 @@ func (c *Conn) run(b []byte) {
 func (c *Conn) step(b []byte) int {
 	switch {
 	case !c.active:
+		if c.carrier.Buffered() >= maxUnsent {
+			c.stuffed = true
+			return 0
+		}
 		return c.readHead(b)
 	case c.body.done():
 		return 0
@@ -54,6 +58,10 @@ func (c *Conn) step(b []byte) int {
 func (c *Conn) rest() {
 	cfg := c.config
 	switch {
+	case c.stuffed:
+		// Until Sent says that there is room; the carrier has a deadline for that.
+		c.pause(true)
+		c.armAt(0)
 	case !c.active:
 		if c.peerDone {
 			c.close()

@@ -15,7 +15,7 @@ func inherit(o origin, fd int) (*Listener, *Error) {
 		}
 		return nil, o.errorf(err, "cannot duplicate file descriptor %d: %s", fd, reason(err))
 	}
-	l := &Listener{FD: dup}
+	l := &Listener{FD: dup, lent: true}
 	fail := func(e *Error) (*Listener, *Error) {
 		l.Close()
 		return nil, e

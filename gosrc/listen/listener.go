@@ -29,6 +29,7 @@ type Listener struct {
 	// call's server address is that of its connection (getsockname).
 	Wildcard bool
 
+	lent   bool        // somebody else opened it and may go on listening
 	origin origin      // the option that asked for it
 	file   *socketFile // the socket's file if we made it
 }
@@ -60,7 +61,8 @@ func (l *Listener) Unlink() {
 }
 
 // Close unlinks, then closes the socket; what waits in its backlog is reset. Closing
-// twice is harmless. A duplicated socket goes on listening in whoever else has it.
+// twice is harmless. An inherited socket goes on listening in whoever else has it; one of
+// our own does not, though a child that the app forked may hold a copy.
 func (l *Listener) Close() error {
 	// In this order: while the socket lives its inode number cannot be used again, which
 	// makes Unlink's comparison exact.
@@ -70,6 +72,9 @@ func (l *Listener) Close() error {
 	}
 	fd := l.FD
 	l.FD = -1
+	if !l.lent {
+		unix.Shutdown(fd, unix.SHUT_RDWR)
+	}
 	return unix.Close(fd)
 }
 

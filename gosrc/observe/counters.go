@@ -18,15 +18,17 @@ type Counter uint8
 //
 // A gauge goes down again with Dec; every other counter only grows.
 const (
-	CallsArrived   Counter = iota // a protocol handed the call over
-	CallsQueued                   // it had to wait for a worker
-	CallsOffered                  // a record of it went into a worker's inbox
-	CallsClaimed                  // the worker began it
-	CallsAnswering                // the head of its answer was handed to its connection
-	CallsTakenBack                // its offer was withdrawn from a worker before the claim
-	CallsRerun                    // it was run again after its worker died (RFC 9110 9.2.2)
-	CallsAnswered                 // end: the app's answer is complete
-	CallsLeft                     // end: the client went away
+	CallsArrived      Counter = iota // a protocol handed the call over
+	CallsQueued                      // it had to wait for a worker
+	CallsOffered                     // a record of it went into a worker's inbox
+	CallsClaimed                     // the worker began it
+	CallsAnswering                   // the head of its answer was handed to its connection
+	CallsTakenBack                   // its offer was withdrawn from a worker before the claim
+	CallsRerun                       // it was run again after its worker died (RFC 9110 9.2.2)
+	CallsPriority                    // of a priority path
+	CallsHealthChecks                // answered by the core: --health-check-path, --liveness-path
+	CallsAnswered                    // end: the answer is complete
+	CallsLeft                        // end: the client went away
 
 	RefusedQueueFull    // end: 503, the queue is full
 	RefusedQueueTimeout // end: 503, it waited for longer than --timeout-queue
@@ -39,6 +41,10 @@ const (
 	Failed502 // end: the worker died and the call could not be run again
 	Failed504 // end: the worker took too long
 	FailedCut // end: the answer had begun; the connection was cut
+
+	TimedOutRequest   // --timeout-request passed
+	TimedOutFirstByte // --timeout-first-byte passed
+	TimedOutClient    // what --deadline-header allowed passed
 
 	CallsInFlight  // gauge: arrived and not ended
 	CallsWaiting   // gauge: in the queue
@@ -117,15 +123,17 @@ const (
 const NumCounters = int(numCounters)
 
 var counterNames = [NumCounters]string{
-	CallsArrived:   "calls.arrived",
-	CallsQueued:    "calls.queued",
-	CallsOffered:   "calls.offered",
-	CallsClaimed:   "calls.claimed",
-	CallsAnswering: "calls.answering",
-	CallsTakenBack: "calls.taken_back",
-	CallsRerun:     "calls.rerun",
-	CallsAnswered:  "calls.answered",
-	CallsLeft:      "calls.left",
+	CallsArrived:      "calls.arrived",
+	CallsQueued:       "calls.queued",
+	CallsOffered:      "calls.offered",
+	CallsClaimed:      "calls.claimed",
+	CallsAnswering:    "calls.answering",
+	CallsTakenBack:    "calls.taken_back",
+	CallsRerun:        "calls.rerun",
+	CallsPriority:     "calls.priority",
+	CallsHealthChecks: "calls.health_checks",
+	CallsAnswered:     "calls.answered",
+	CallsLeft:         "calls.left",
 
 	RefusedQueueFull:    "calls.refused_by.queue_full",
 	RefusedQueueTimeout: "calls.refused_by.queue_timeout",
@@ -138,6 +146,10 @@ var counterNames = [NumCounters]string{
 	Failed502: "calls.failed_by.502",
 	Failed504: "calls.failed_by.504",
 	FailedCut: "calls.failed_by.cut",
+
+	TimedOutRequest:   "calls.timed_out.request",
+	TimedOutFirstByte: "calls.timed_out.first_byte",
+	TimedOutClient:    "calls.timed_out.deadline_header",
 
 	CallsInFlight:  "calls.in_flight",
 	CallsWaiting:   "calls.waiting",

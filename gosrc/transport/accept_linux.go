@@ -137,12 +137,13 @@ func (l *Loop) withinLimit() bool {
 func (l *Loop) outOfDescriptors(ln *listener, cause error) bool {
 	l.counters.Add(observe.AcceptErrors, 1)
 	l.config.Log("warning", "descriptors", fmt.Sprintf("descriptors run short (%v): the longest idle connections are closed; raise the limit on open files", cause))
-	if l.shared.lend() {
+	idle := min(shedAtOnce, l.idle.count) // the one that comes now has had no time to say anything yet
+	if idle > 0 && l.shared.lend() {
 		if fd, err := l.acceptRaw(ln); err == nil {
 			l.welcome(ln, fd)
 		}
 	}
-	room := l.shed(shedAtOnce) > 0
+	room := l.shed(idle) > 0
 	l.shared.restore()
 	if !room {
 		l.pauseListeners()

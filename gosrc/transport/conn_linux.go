@@ -148,9 +148,11 @@ func (c *conn) Close() {
 	if c.phase != open {
 		return
 	}
+	if !c.idle || c.outAt < len(c.out) {
+		c.discard = lingerBytes // else there is no answer that the peer could miss
+	}
 	c.Idle(false)
 	c.phase = finishing
-	c.discard = lingerBytes
 	if !c.dirty && !c.blocked {
 		c.loop.soil(c)
 	}
@@ -352,7 +354,7 @@ func (c *conn) writeDeadline() {
 // linger shuts the write side and waits a little for the peer to close: closing with
 // unread input would make the kernel reset the connection and the peer lose the answer.
 func (c *conn) linger() {
-	if c.peerDone {
+	if c.peerDone || c.discard == 0 {
 		c.destroy()
 		return
 	}

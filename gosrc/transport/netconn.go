@@ -188,8 +188,11 @@ func (c *netConn) Idle(idle bool) {
 // Close implements call.Carrier.
 func (c *netConn) Close() {
 	if c.phase == open {
+		if !c.idle || len(c.out) > 0 || c.writing {
+			c.discard = lingerBytes // else there is no answer that the peer could miss
+		}
 		c.Idle(false)
-		c.phase, c.discard = finishing, lingerBytes
+		c.phase = finishing
 		c.dueAt = 0 // of the protocol, which is done
 		c.soil()
 	}
@@ -237,7 +240,7 @@ func (c *netConn) flush() {
 
 func (c *netConn) linger() {
 	half, ok := c.nc.(interface{ CloseWrite() error })
-	if c.peerDone || !ok || half.CloseWrite() != nil {
+	if c.peerDone || c.discard == 0 || !ok || half.CloseWrite() != nil {
 		c.destroy()
 		return
 	}

@@ -42,6 +42,9 @@ TIMEOUTS = "Timeouts"
 LOGGING = "Logging and watching"
 WEBSOCKET = "WebSocket"
 
+# Where most orchestrators and balancers look.
+HEALTH_PATHS = ("/health", "/healthz", "/livez", "/readyz")
+
 GROUPS = (APP, ADDRESS, HTTP, PROXY, LIMITS, TIMEOUTS, LOGGING, PROCESS, WEBSOCKET)
 
 LogConfig = Union[dict[str, Any], str, "os.PathLike[str]", RawConfigParser, IO[Any], None]
@@ -70,8 +73,8 @@ def _count(default: int | None, group: str, help: str, **description: Any) -> An
     return option(default, group, help, read_int, metavar="N", **description)
 
 
-def _list(group: str, help: str, read: Any = read_text, **description: Any) -> Any:
-    return option(None, group, help, read, factory=list, many=True, **description)
+def _list(group: str, help: str, read: Any = read_text, factory: Any = list, **description: Any) -> Any:
+    return option(None, group, help, read, factory=factory, many=True, **description)
 
 
 @dataclasses.dataclass
@@ -228,6 +231,32 @@ class Config:
     limit_max_requests_jitter: int = _count(
         0, LIMITS, "Add up to this many calls, at random, to --limit-max-requests.", minimum=0
     )
+    priority_paths: list[str] = _list(
+        LIMITS,
+        "Calls of this path go ahead of all that wait and are never refused. Exact; may be repeated.",
+        factory=lambda: list(HEALTH_PATHS),
+        flag="--priority-path",
+        metavar="PATH",
+        shown_default=", ".join(HEALTH_PATHS),
+        core=True,
+    )
+    health_check_path: str | None = option(
+        None,
+        LIMITS,
+        "Answer GET of this path from the workers' state, without the app: 200, or 503 while the server drains, "
+        "no worker is ready or all are stalled. Not in the access log.",
+        metavar="PATH",
+        none="off",
+        core=True,
+    )
+    liveness_path: str | None = option(
+        None,
+        LIMITS,
+        "The same for a check that restarts what fails it: 503 only while all workers are stalled.",
+        metavar="PATH",
+        none="off",
+        core=True,
+    )
     limit_max_rss: int | None = _size(
         None,
         LIMITS,
@@ -256,6 +285,30 @@ class Config:
     )
     timeout_queue: float = _seconds(
         10.0, TIMEOUTS, "A call waits this long for the app to begin it; then 503.", minimum=0.001, core=True
+    )
+    timeout_request: float | None = _seconds(
+        None,
+        TIMEOUTS,
+        "A call whose answer is not complete by then is answered 504, or cut; the app gets http.disconnect.",
+        minimum=0.001,
+        none="off",
+        core=True,
+    )
+    timeout_first_byte: float | None = _seconds(
+        None,
+        TIMEOUTS,
+        "The same for a call whose answer has not begun, so that streams may go on.",
+        minimum=0.001,
+        none="off",
+        core=True,
+    )
+    deadline_header: str | None = option(
+        None,
+        TIMEOUTS,
+        "Field in which a client says how long it waits (2, 0.5, 250ms); it shortens --timeout-request.",
+        metavar="NAME",
+        none="off",
+        core=True,
     )
     timeout_graceful_shutdown: float | None = _seconds(
         30.0,

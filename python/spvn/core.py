@@ -126,9 +126,15 @@ class Core:
         """Watch files (spvn.reload has the options); the event "files-changed" has the "paths"."""
         self._functions.Watch(server, json.dumps(options))
 
-    def drain(self, server: int, grace: float) -> None:
-        """Stop accepting and finish calls for `grace` seconds; the event "drained" says when."""
-        self._functions.Drain(server, json.dumps({"grace": grace}))
+    def drain(self, server: int, grace: float, delay: float = 0.0) -> None:
+        """Stop accepting and finish calls for `grace` seconds; the event "drained" says when.
+
+        Before that health checks fail for `delay` seconds, while everything goes on.
+        """
+        options = {"grace": grace}
+        if delay > 0:
+            options["delay"] = delay
+        self._functions.Drain(server, json.dumps(options))
 
     def stop(self, server: int) -> None:
         """Close everything now; the event "stopped" is the last."""

@@ -116,12 +116,13 @@ class Server(Host):
         logger.info("Shutting down")
         grace = self.config.timeout_graceful_shutdown
         grace = FOREVER_SECONDS if grace is None else grace
-        self._core.drain(self._server.server, grace)
-        deadline = self._loop.time() + grace
+        delay = self.config.drain_delay
+        self._core.drain(self._server.server, grace, delay)
+        deadline = self._loop.time() + delay + grace
         if worker.calls:
             logger.info("Waiting for connections to close. (CTRL+C to force quit)")
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._until("drained"), grace + DRAIN_SLACK_SECONDS)
+            await asyncio.wait_for(self._until("drained"), delay + grace + DRAIN_SLACK_SECONDS)
         # A call may go on after its answer is out (a background task); it has what is left of the time.
         if worker.calls and deadline > self._loop.time():
             logger.info("Waiting for background tasks to complete. (CTRL+C to force quit)")

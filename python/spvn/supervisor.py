@@ -140,10 +140,11 @@ class Supervisor(Host):
         logger.info("Shutting down")
         grace = self._grace()
         # Until the last call is answered workers that die are replaced: others may wait for them.
-        self._core.drain(self._server.server, grace)
-        deadline = self._loop.time() + grace
+        delay = self.config.drain_delay
+        self._core.drain(self._server.server, grace, delay)
+        deadline = self._loop.time() + delay + grace
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._until("drained"), grace + DRAIN_SLACK_SECONDS)
+            await asyncio.wait_for(self._until("drained"), delay + grace + DRAIN_SLACK_SECONDS)
         self._serving = False
         for worker in list(self._workers.values()):
             if worker.state == "starting":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 
 import pytest
-
 from support.wire import Cut
 
 LARGE = 300_000
@@ -105,9 +105,11 @@ def test_an_unknown_status(server):
 
 
 def test_less_body_than_declared_in_one_message(server):
-    """The mistake is known before anything left: an honest 500."""
-    answer = server.get("/status?length=10&body=abc")
-    assert (answer.status, answer.text) == (500, "Internal Server Error")
+    """The mistake is known before anything left: an honest 500. Before 3.12, where a call runs
+    on by itself, the head may have left."""
+    with contextlib.suppress(Cut) if sys.version_info < (3, 12) else contextlib.nullcontext():
+        answer = server.get("/status?length=10&body=abc")
+        assert (answer.status, answer.text) == (500, "Internal Server Error")
 
 
 def test_less_body_than_declared_in_parts(server):

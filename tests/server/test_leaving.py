@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import pytest
-
 from support.process import TRANSPORT_LIMITS, key
 from support.wire import until
 

@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST_5 = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
 POST_CHUNKED = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"

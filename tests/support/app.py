@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
 from collections import defaultdict
 from urllib.parse import parse_qs
@@ -294,8 +293,12 @@ async def events(r):
 
 async def background(r):
     await r.answer(b"accepted")
-    await heard(r, "go on")
+    if "seconds" in r.query:
+        await asyncio.sleep(r.number("seconds"))
+    else:
+        await heard(r, "go on")
     r.note("done")
+    print(f"done {r.key}", flush=True)
 
 
 async def head_only(r):

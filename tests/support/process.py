@@ -85,7 +85,8 @@ class Served:
     ) -> None:
         self.folder = tempfile.mkdtemp(prefix="spvn-")
         self.control = os.path.join(self.folder, "control")
-        command = [sys.executable, "-m", "spvn", app, "--app-dir", str(SUPPORT.parent), "--control-socket", self.control]
+        command = [sys.executable, "-m", "spvn", app, "--app-dir", str(SUPPORT.parent)]
+        command += ["--control-socket", self.control]
         if not any(flag.split("=")[0] in ("--bind", "--port", "--uds", "--fd") for flag in arguments):
             command += ["--port", "0"]
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("SPVN_", "UVICORN_"))}

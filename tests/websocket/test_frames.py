@@ -1,4 +1,7 @@
-"""Frames, messages and closing against a raw socket (RFC 6455 5 to 7). The Go tests of the connection have more vectors."""
+"""Frames, messages and closing against a raw socket (RFC 6455 5 to 7).
+
+The Go tests of the connection have more vectors.
+"""
 
 from __future__ import annotations
 

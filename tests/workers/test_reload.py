@@ -77,7 +77,7 @@ def test_an_old_call_does_not_hold_up_the_new_code(tmp_path: Path) -> None:
             load.stop()
             save(server, text.replace('"1"', '"2"'))
             assert server.call("/version") == (200, "2")
-            assert server.stats()["calls"]["in_flight"] == 1
+            server.wait(lambda: server.stats()["calls"]["in_flight"] == 1)
 
         under_load(server, load, change)
         load.assert_nothing_lost()

@@ -1,0 +1,107 @@
+package dispatch
+
+import (
+	"time"
+
+	"spvn/gosrc/observe"
+)
+
+// In which order waiting calls are offered. First come, first served is right as long as
+// clients wait: every one of a closed loop's is answered, however long the queue is. It is
+// wrong when they give up, for then each call is begun just before its client leaves and
+// nobody is answered (Facebook's "Fail at Scale" has the adaptive LIFO). So the newest call
+// goes first while the oldest has used up half of its client's patience. That is the queue's
+// timeout, as long as clients wait; when they leave it is how long they waited.
+const (
+	judgePatience = 250 * time.Millisecond // how often it is judged
+	leavingShare  = 16                     // one in so many of the calls that leave the queue, or fewer, says nothing
+	oldestTurn    = 8                      // every so many the oldest is served, if it is older than most would wait
+	someTimeout   = 10 * time.Second       // patience where the queue has no timeout
+)
+
+// patience is what a shard knows about how long clients wait.
+type patience struct {
+	judgedAt int64
+	begun    int   // calls offered out of the queue since then
+	left     int   // clients that left before their answer began
+	ages     int64 // the sum of their ages
+	shown    int64 // ns that clients wait before they leave, 0: they do not leave
+	shownAt  int64 // when they last did
+	turn     int   // counts the calls offered newest first
+}
+
+// gaveUp takes note of a client that left before its answer began.
+func (p *patience) gaveUp(age int64) {
+	p.left++
+	p.ages += age
+}
+
+// judge makes up its mind about the time since the last judgement.
+func (p *patience) judge(now int64) {
+	if now-p.judgedAt < int64(judgePatience) {
+		return
+	}
+	switch {
+	case p.left > 1 && p.left*leavingShare > p.begun:
+		p.shown, p.shownAt = p.ages/int64(p.left), now
+	case now-p.shownAt > 2*p.shown:
+		p.shown = 0 // whoever is served at once has no time to lose patience
+	}
+	p.judgedAt, p.begun, p.left, p.ages = now, 0, 0, 0
+}
+
+// nextOf is the call of the queue that should be offered now, nil when none waits.
+func (s *Shard) nextOf(q *queue) *Call {
+	c := q.oldest()
+	if c == nil || q != &s.queue {
+		return c
+	}
+	timeout := int64(s.dispatch.settings.QueueTimeout)
+	if timeout <= 0 {
+		timeout = int64(someTimeout)
+	}
+	standing := timeout / 2
+	if s.patience.shown != 0 {
+		standing = min(standing, s.patience.shown/2)
+	}
+	age := s.now - c.arrived
+	if age <= standing {
+		return c
+	}
+	// Those that have waited for half of the timeout will not leave by themselves: a part of
+	// them is answered, too.
+	if s.patience.turn++; age > timeout/2 && s.patience.turn%oldestTurn == 0 {
+		return c
+	}
+	return q.newest()
+}
+
+// offerWaiting gives waiting calls to workers that can take them: first those of priority
+// paths, then those that run again, each alone among its kind in its worker, so that one
+// that kills workers is known.
+func (s *Shard) offerWaiting() {
+	if s.urgent.live > 0 {
+		s.offerFrom(&s.urgent, (*port).ahead)
+	}
+	if s.again.live > 0 {
+		s.offerFrom(&s.again, func(p *port) bool { return p.usable() && p.reruns == 0 })
+	}
+	s.offerFrom(&s.queue, (*port).ready)
+}
+
+func (s *Shard) offerFrom(q *queue, can func(*port) bool) {
+	for q.live > 0 {
+		p := s.choose(can)
+		if p == nil {
+			return
+		}
+		c := s.nextOf(q)
+		s.unqueue(c)
+		s.counters.Observe(observe.QueueWait, s.now-c.arrived)
+		if !p.offer(c) {
+			s.putBack(c) // p is full or dead now; the others may have room
+		} else if q == &s.queue {
+			s.patience.begun++
+		}
+	}
+}

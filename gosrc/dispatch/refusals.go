@@ -1,0 +1,44 @@
+package dispatch
+
+import (
+	"fmt"
+	"time"
+
+	"spvn/gosrc/observe"
+)
+
+// refusalsLogged is how often a shard logs refusals for one reason. Refusing costs
+// microseconds and comes in hundreds of thousands; a line for each would be the overload.
+const refusalsLogged = 10 * time.Second
+
+// refusalLog counts the refusals for one reason that no line has told of yet.
+type refusalLog struct {
+	count    int
+	loggedAt int64 // 0: never
+}
+
+// noteRefusal logs the first refusal for a reason, and then how many there were.
+func (s *Shard) noteRefusal(reason observe.Counter, text string) {
+	log := s.dispatch.settings.Log
+	if log == nil {
+		return
+	}
+	if s.refusals == nil {
+		s.refusals = map[observe.Counter]*refusalLog{}
+	}
+	r := s.refusals[reason]
+	if r == nil {
+		r = &refusalLog{}
+		s.refusals[reason] = r
+	}
+	r.count++
+	if r.loggedAt != 0 && s.now-r.loggedAt < int64(refusalsLogged) {
+		return
+	}
+	what := "a call was"
+	if r.count > 1 {
+		what = fmt.Sprintf("%d calls were", r.count)
+	}
+	log("warning", reason.String(), fmt.Sprintf("%s refused (%s): %s", what, reason, text))
+	r.count, r.loggedAt = 0, s.now
+}
