@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from support.wire import Cut
+from support.wire import Cut, until
 
 from .live import OK, TEXT, ask, connect, serving
 
@@ -220,7 +220,7 @@ def test_an_exception_is_500_and_the_thread_goes_on(exception: BaseException, ca
     with serving(app, threads=1) as server, connect(server) as wire:
         assert wire.get("/boom").answer().status == 500
         assert wire.get("/").answer().text == "fine"
-        assert server.stats()["calls"]["failed"] == 1
+        assert until(lambda: server.stats()["calls"]["failed"] == 1)
     assert any("/boom" in record.getMessage() for record in caplog.records)
 
 
