@@ -217,7 +217,7 @@ func (s *Shard) socketSend(c *Call, r link.Record) error {
 	if c.state.ended() {
 		return nil
 	}
-	if c.socket == nil {
+	if c.socket == nil || c.socket.conn == nil {
 		return errNoSocket
 	}
 	c.socket.conn.Send(opcode == 1, r.Payload[8:8+n], r.Flags&link.FlagMore != 0)
@@ -235,7 +235,7 @@ func (s *Shard) socketClose(c *Call, r link.Record) error {
 	if c.state.ended() {
 		return nil
 	}
-	if c.socket == nil {
+	if c.socket == nil || c.socket.conn == nil {
 		return errNoSocket
 	}
 	s.head = append(s.head[:0], r.Payload[8:8+n]...)
@@ -250,7 +250,7 @@ func (s *Shard) socketCredit(c *Call, r link.Record) error {
 	if len(r.Payload) < 8 {
 		return errRecord
 	}
-	if c.socket == nil {
+	if c.socket == nil || c.socket.conn == nil {
 		return errNoSocket
 	}
 	messages, bytes := uint64(binary.LittleEndian.Uint32(r.Payload)), uint64(binary.LittleEndian.Uint32(r.Payload[4:]))

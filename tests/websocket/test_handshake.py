@@ -128,8 +128,8 @@ def test_the_client_leaves_before_the_answer(echo_server):
     with Client(echo_server.port) as c:
         c.send(handshake(f"/gate?key={name}"))
         assert c.head()[0] == 101
-    with Client(echo_server.port) as c:
-        c.send(handshake(f"/opens?key={name}"))
+    with Client(echo_server.port).open(f"/opens?key={name}"):
+        pass
     echo_server.noted(name, "disconnect 1006")
 
 
