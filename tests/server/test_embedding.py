@@ -14,12 +14,12 @@ import time
 
 import httpx
 import pytest
-
-import spvn
-from spvn import testing
 from support.app import app
 from support.process import SUPPORT
 from support.wire import Wire, until
+
+import spvn
+from spvn import testing
 
 
 @pytest.fixture(autouse=True)
