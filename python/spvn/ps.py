@@ -138,8 +138,7 @@ def _columns(head: tuple[str, ...], rows: Iterable[tuple[str, ...]], right: tupl
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths))
+            cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in enumerate(zip(line, widths))
         ).rstrip()
         for line in lines
     )
