@@ -47,6 +47,8 @@ type Call struct {
 	told     bool // DISCONNECT was written
 	spoke    bool // the worker wrote something about it, credit aside
 
+	received, sent int64 // bytes, for reports
+
 	// For the case that the worker ends.
 	again     bool // it runs for the second time
 	fed       bool // more of the body was forwarded than its start had
@@ -95,6 +97,7 @@ func (c *Call) Body(b []byte, last bool) {
 	c.body = append(c.body, b...)
 	c.charge(len(b))
 	c.bodyLast = last
+	c.received += int64(len(b))
 	if c.state == offered {
 		c.port.settle()
 	}

@@ -265,3 +265,49 @@ func TestAPanicCostsOneCall(t *testing.T) {
 		})
 	}
 }
+
+// A worker that is never quite done with its offers must not make their list grow for ever.
+func TestOffersOfABusyWorkerAreForgotten(t *testing.T) {
+	b := newBench(t, nil)
+	w := b.worker(1)
+	b.start(request())
+	for range 5000 {
+		b.start(request())
+		b.shard.Publish()
+		for _, s := range w.read(t, 1, b.now) {
+			w.write(link.Response, link.FlagLast|link.FlagDone, s.id, responsePayload(200, 0, "ok"))
+		}
+		b.shard.Turn()
+	}
+	p := b.shard.portOf(w.Worker)
+	if p.unclaimed == 0 {
+		t.Fatal("the worker was done with its offers")
+	}
+	if n := cap(p.offers); n > 8*maxUnclaimed {
+		t.Errorf("the list of offers has room for %d; want at most %d", n, 8*maxUnclaimed)
+	}
+}
+
+func TestNewestFirstKeepsTheQueueSmall(t *testing.T) {
+	var q queue
+	oldest := &Call{}
+	q.push(oldest)
+	for range 1000 {
+		a, b := &Call{}, &Call{}
+		q.push(a)
+		q.push(b)
+		for _, want := range []*Call{b, a} {
+			if got := q.newest(); got != want {
+				t.Fatalf("got %p; want %p", got, want)
+			}
+			q.remove(want)
+		}
+	}
+	if len(q.ring) > 64 || q.live != 1 || q.oldest() != oldest {
+		t.Errorf("got room for %d, %d live; want at most 64 and the oldest", len(q.ring), q.live)
+	}
+	q.remove(oldest)
+	if q.oldest() != nil || q.newest() != nil {
+		t.Error("an empty queue has a call")
+	}
+}

@@ -208,5 +208,3 @@ class Errors(io.TextIOBase):
         if rest:
             self._unfinished.text = ""
             logger.error("%s", rest)
-
-
