@@ -47,6 +47,7 @@ type Config struct {
 	TimeoutGracefulShutdown float64 `json:"timeout_graceful_shutdown"`
 	StallWarning            float64 `json:"stall_warning"`
 	RetrySafe               bool    `json:"retry_safe"`
+	Quarantine              float64 `json:"quarantine"`
 
 	TimeoutRequest   float64 `json:"timeout_request"`
 	TimeoutFirstByte float64 `json:"timeout_first_byte"`
@@ -74,6 +75,8 @@ type Config struct {
 	AccessLogFD     *int   `json:"access_log_fd"`
 	AccessLogColors bool   `json:"access_log_colors"`
 	ControlSocket   string `json:"control_socket"`
+	StackFD         *int   `json:"stack_fd"`     // a pipe that this process writes its Python stacks to; stays the caller's
+	StackSignal     int    `json:"stack_signal"` // when it gets this signal
 	ProfileCore     string `json:"profile_core"`
 }
 

@@ -114,12 +114,18 @@ func RemoveWorker(server, worker int, options string) (string, error) {
 }
 
 // WorkerGone says that a worker has ended, whatever the reason. Its unclaimed calls go to
-// others, its claimed ones fail.
+// others, its claimed ones fail. options may say how its process ended, where nobody had
+// ended it on purpose: {"signal": 11} or {"exit": 3}; --quarantine hangs on that.
 func WorkerGone(server, worker int, options string) (string, error) {
 	s, err := find(server)
 	if err != nil {
 		return "", err
 	}
+	var end *ending
+	if err := json.Unmarshal([]byte(options), &end); err != nil {
+		return "", fmt.Errorf("the options of WorkerGone are not JSON: %w", err)
+	}
+	s.judge(worker, nil, end)
 	return nothing, s.workerGone(worker)
 }
 

@@ -16,6 +16,7 @@ type event struct {
 	Level   string `json:"level,omitempty"`
 	Message string `json:"message,omitempty"`
 
+	FD      int        `json:"fd,omitempty"`      // where the answer is to be written; Python's to close
 	Seconds float64    `json:"seconds,omitempty"` // of a stall
 	Calls   []lostCall `json:"calls,omitempty"`   // that a worker had begun when it ended
 	Paths   []string   `json:"paths,omitempty"`   // of files that changed

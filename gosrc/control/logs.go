@@ -2,6 +2,7 @@ package control
 
 import (
 	"encoding/json"
+	"net/url"
 	"time"
 
 	"spvn/gosrc/dispatch"
@@ -40,9 +41,18 @@ func (s *server) openLogs(loops int) error {
 		return err
 	}
 	s.logs.socket = socket
-	s.logs.control, err = observe.ServeControl(socket.FD, func() []byte {
-		text, _ := json.Marshal(s.stats())
-		return text
+	return nil
+}
+
+// serveControl answers on the control socket, once there is something to tell.
+func (s *server) serveControl() (err error) {
+	if s.logs.socket == nil {
+		return nil
+	}
+	s.logs.control, err = observe.ServeControl(s.logs.socket.FD, map[string]observe.Page{
+		"/stats": func(url.Values) ([]byte, error) { return json.Marshal(s.stats()) },
+		"/ps":    func(url.Values) ([]byte, error) { return json.Marshal(s.report()) },
+		"/stack": s.stackPage,
 	})
 	return err
 }

@@ -39,12 +39,14 @@ type server struct {
 	// stopProfile ends --profile-core; nil without it.
 	stopProfile func()
 	geometry    link.Geometry
+	stacks      sync.Mutex // held while this process is asked for its stacks
 
 	mu         sync.Mutex
 	listeners  []*listen.Listener       // guarded by mu
 	workers    map[int]*dispatch.Worker // guarded by mu
 	lastWorker int                      // guarded by mu
 	watchers   []*watch.Watcher         // guarded by mu
+	deaths     map[int]*death           // guarded by mu; see judge
 	draining   bool                     // guarded by mu
 	stopping   bool                     // guarded by mu
 }
@@ -113,6 +115,9 @@ func newServer(c *Config) (s *server, err error) {
 		s.bells = append(s.bells, bell)
 		s.loops = append(s.loops, loop)
 		undo = append(undo, func() { loop.Start(); loop.Stop() }) // its end closes its descriptors
+	}
+	if err = s.serveControl(); err != nil {
+		return nil, err
 	}
 	if err = s.startProfile(); err != nil {
 		return nil, err

@@ -109,6 +109,7 @@ func (s *server) watchWorker(id, pid int) error {
 	if err != nil {
 		return err
 	}
+	w.SetPID(pid)
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("cannot watch process %d: %w", pid, err)
@@ -152,9 +153,11 @@ func (s *server) lose(w *dispatch.Worker) {
 	w.SetState(dispatch.WorkerGone)
 	var lost []lostCall
 	detached := make([]bool, len(s.loops))
+	death := &death{lost: []dispatch.LostCall{}}
 	s.onLoops(func(i int) {
 		detached[i] = true
 		for _, c := range s.dispatch.Shard(i).Detach(w) {
+			death.lost = append(death.lost, c)
 			lost = append(lost, lostCall{c.Method, c.Path, c.Age.Seconds(), c.Rerun})
 		}
 	})
@@ -164,6 +167,8 @@ func (s *server) lose(w *dispatch.Worker) {
 		}
 	}
 	w.Link.Release()
+	death.beside = w.Beside()
+	s.judge(w.ID, death, nil)
 	s.registry.Add(observe.WorkersDied, 1)
 	s.events.add(event{Event: "worker-exited", Worker: w.ID, Calls: lost})
 }

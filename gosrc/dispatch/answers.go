@@ -237,6 +237,7 @@ func (s *Shard) response(c *Call, r link.Record) error {
 	s.access(c, status)
 	a := c.answer
 	last := r.Flags&link.FlagLast != 0
+	c.sent += int64(len(body))
 	if last {
 		s.complete(c)
 	}
@@ -266,6 +267,7 @@ func (s *Shard) responseBody(c *Call, r link.Record) error {
 	}
 	a := c.answer
 	last := r.Flags&link.FlagLast != 0
+	c.sent += int64(n)
 	if last {
 		s.complete(c)
 	}

@@ -44,6 +44,8 @@ type Call struct {
 	told     bool // DISCONNECT was written
 	spoke    bool // the worker wrote something about it, credit aside
 
+	received, sent int64 // bytes, for reports
+
 	// For the case that the worker ends.
 	again     bool // it runs for the second time
 	fed       bool // more of the body was forwarded than its start had
@@ -87,6 +89,7 @@ func (c *Call) Body(b []byte, last bool) {
 	}
 	c.body = append(c.body, b...)
 	c.bodyLast = last
+	c.received += int64(len(b))
 	if c.state == offered {
 		c.port.settle()
 	}

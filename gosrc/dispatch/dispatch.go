@@ -94,6 +94,9 @@ type Dispatch struct {
 	timed   bool                 // some call may have a deadline
 	lengths uint64               // a bit for each length of a path in it, modulo 64
 	timers  TimerStats
+
+	// Quarantine keeps out requests that kill workers.
+	Quarantine Quarantine
 }
 
 // New makes the dispatch of one server. counters has one entry for each loop.

@@ -109,6 +109,12 @@ func (p *port) offer(c *Call) bool {
 	p.slots.Offer(slot, generation)
 	p.calls[slot] = c
 	c.port, c.slot, c.generation, c.offered = p, slot, generation, p.shard.now
+	if n := len(p.offers); n == cap(p.offers) && p.offersAt > n/2 {
+		// Those seen claimed make room: a busy worker may never be done with all of them.
+		kept := copy(p.offers, p.offers[p.offersAt:])
+		clear(p.offers[kept:])
+		p.offers, p.offersAt = p.offers[:kept], 0
+	}
 	p.offers = append(p.offers, offer{c, slot, generation})
 	p.unclaimed++
 	p.probing = p.probing && float64(p.active()) < p.window

@@ -265,3 +265,25 @@ func TestAPanicCostsOneCall(t *testing.T) {
 		})
 	}
 }
+
+// A worker that is never quite done with its offers must not make their list grow for ever.
+func TestOffersOfABusyWorkerAreForgotten(t *testing.T) {
+	b := newBench(t, nil)
+	w := b.worker(1)
+	b.start(request())
+	for range 5000 {
+		b.start(request())
+		b.shard.Publish()
+		for _, s := range w.read(t, 1, b.now) {
+			w.write(link.Response, link.FlagLast|link.FlagDone, s.id, responsePayload(200, 0, "ok"))
+		}
+		b.shard.Turn()
+	}
+	p := b.shard.portOf(w.Worker)
+	if p.unclaimed == 0 {
+		t.Fatal("the worker was done with its offers")
+	}
+	if n := cap(p.offers); n > 8*maxUnclaimed {
+		t.Errorf("the list of offers has room for %d; want at most %d", n, 8*maxUnclaimed)
+	}
+}

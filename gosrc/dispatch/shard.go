@@ -1,6 +1,8 @@
 package dispatch
 
 import (
+	"time"
+
 	"spvn/gosrc/call"
 	"spvn/gosrc/observe"
 )
@@ -61,6 +63,7 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 		s.setDeadlines(c, r)
 	}
 	c.webSocket = r.WebSocket
+	c.received = int64(len(r.Body))
 	s.counters.Add(observe.CallsArrived, 1)
 	s.counters.Add(observe.CallsInFlight, 1)
 	inFlight := d.inFlight.Add(1)
@@ -74,6 +77,10 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 		return s.startPriority(c)
 	case d.settings.Concurrency > 0 && inFlight > int64(d.settings.Concurrency):
 		return s.refuse(c, observe.RefusedLimit, 503, "The server is at its limit of concurrent calls.", d.settings.RetryAfter)
+	}
+	if left := d.Quarantine.Holds(r.Method, r.Path, s.now); left > 0 {
+		return s.refuse(c, observe.RefusedQuarantine, 503,
+			"Requests like this one have ended the app's workers, and are not tried again for a while.", 1+int(left/time.Second))
 	}
 	if s.queue.live == 0 {
 		if p := s.choose((*port).ready); p != nil && p.offer(c) {

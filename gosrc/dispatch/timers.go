@@ -396,6 +396,7 @@ func (t *timers) lost(p *port) {
 			t.again(f, p)
 			continue
 		}
+		p.worker.beside.Add(1)
 		p.endTimer(f)
 		t.end(f, &t.stats.Missed)
 		f.port = nil

@@ -54,6 +54,7 @@ func (c *Call) Message(text bool, b []byte) {
 	if text {
 		opcode = 1
 	}
+	c.received += int64(len(b))
 	s.messages++
 	s.bytes += len(b)
 	if len(s.pending) == 0 {
@@ -220,6 +221,7 @@ func (s *Shard) socketSend(c *Call, r link.Record) error {
 	if c.socket == nil || c.socket.conn == nil {
 		return errNoSocket
 	}
+	c.sent += int64(n)
 	c.socket.conn.Send(opcode == 1, r.Payload[8:8+n], r.Flags&link.FlagMore != 0)
 	return nil
 }

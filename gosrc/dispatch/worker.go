@@ -34,6 +34,9 @@ type Worker struct {
 	stalled atomic.Int64 // since when its loop stands still, 0: it moves
 
 	threads atomic.Int32 // how many calls it runs at a time; 0: any number
+
+	pid    atomic.Int64 // 0: this process
+	beside atomic.Int32 // see Beside
 }
 
 // NewWorker makes a worker that is starting. It takes over one use of l.

@@ -13,6 +13,7 @@ type LostCall struct {
 	Method, Path string
 	Age          time.Duration
 	Rerun        bool // it runs again elsewhere
+	Again        bool // it ran for the second time
 }
 
 // Attach adds a worker. It takes over one use of the worker's link.
@@ -38,6 +39,8 @@ func (s *Shard) Detach(w *Worker) (lost []LostCall) {
 			if c := p.calls[slot]; c != nil {
 				if !c.state.ended() {
 					lost = append(lost, s.describe(c))
+				} else {
+					w.beside.Add(1)
 				}
 				rerun := s.orphan(p, c)
 				if rerun {
@@ -54,7 +57,7 @@ func (s *Shard) Detach(w *Worker) (lost []LostCall) {
 func (s *Shard) describe(c *Call) LostCall {
 	l := &s.line
 	readStart(c.start, l)
-	return LostCall{Method: string(l.Method), Path: string(l.Path), Age: time.Duration(s.now - c.offered)}
+	return LostCall{Method: string(l.Method), Path: string(l.Path), Age: time.Duration(s.now - c.offered), Again: c.again}
 }
 
 // orphan decides about a call whose worker is gone after it began it.

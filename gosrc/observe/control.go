@@ -4,8 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +25,11 @@ const (
 	controlConnections = 16
 )
 
+// Page answers one kind of question: what is asked behind the question mark in, a body
+// out, which is JSON. Errors are for people and are answered as 404. Pages are asked from
+// several goroutines.
+type Page func(query url.Values) (body []byte, err error)
+
 // Control answers questions on a unix socket:
 //
 //	curl --unix-socket PATH http://spvn/stats
@@ -30,7 +38,7 @@ const (
 // fields it does not look at.
 type Control struct {
 	listener net.Listener
-	respond  func() []byte
+	pages    map[string]Page
 	slots    chan struct{} // capacity controlConnections; who holds one may answer
 
 	mu    sync.Mutex
@@ -39,9 +47,9 @@ type Control struct {
 }
 
 // ServeControl answers on a listening unix socket, which it duplicates: the descriptor,
-// and the socket's file, stay the caller's to close. respond makes the JSON of /stats; it
-// is called from several goroutines.
-func ServeControl(fd int, respond func() []byte) (*Control, error) {
+// and the socket's file, stay the caller's to close. pages has a Page for each path; that
+// of /stats answers for / too.
+func ServeControl(fd int, pages map[string]Page) (*Control, error) {
 	// Two duplicates: os.File closes the one that it is given, and FileListener makes
 	// its own.
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -59,7 +67,7 @@ func ServeControl(fd int, respond func() []byte) (*Control, error) {
 	}
 	c := &Control{
 		listener: listener,
-		respond:  respond,
+		pages:    pages,
 		slots:    make(chan struct{}, controlConnections),
 		conns:    map[net.Conn]struct{}{},
 	}
@@ -142,15 +150,37 @@ func (c *Control) exchange(conn net.Conn) {
 		return
 	}
 	head := method == "HEAD"
-	path, _, _ := strings.Cut(target, "?")
+	path, query, _ := strings.Cut(target, "?")
+	if path == "/" {
+		path = "/stats"
+	}
+	page := c.pages[path]
 	switch {
 	case method != "GET" && !head:
-		answer(conn, "405 Method Not Allowed\r\nAllow: GET, HEAD", "text/plain", []byte("GET /stats is all there is.\n"), head)
-	case path != "/" && path != "/stats":
-		answer(conn, "404 Not Found", "text/plain", []byte("GET /stats is all there is.\n"), head)
+		answer(conn, "405 Method Not Allowed\r\nAllow: GET, HEAD", "text/plain", c.list(), head)
+	case page == nil:
+		answer(conn, "404 Not Found", "text/plain", c.list(), head)
 	default:
-		answer(conn, "200 OK", "application/json", append(c.respond(), '\n'), head)
+		values, _ := url.ParseQuery(query) // what it did not understand is not in there
+		body, err := page(values)
+		if err != nil {
+			answer(conn, "404 Not Found", "text/plain", []byte(err.Error()+"\n"), head)
+			return
+		}
+		answer(conn, "200 OK", "application/json", append(body, '\n'), head)
 	}
+}
+
+// list says what there is.
+func (c *Control) list() []byte {
+	text := "GET "
+	for i, path := range slices.Sorted(maps.Keys(c.pages)) {
+		if i > 0 {
+			text += ", "
+		}
+		text += path
+	}
+	return []byte(text + " is all there is.\n")
 }
 
 var errControlHead = fmt.Errorf("not an HTTP request, or one of more than %d bytes", controlHead)

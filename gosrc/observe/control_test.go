@@ -3,9 +3,11 @@ package observe
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +26,10 @@ func serveControl(t *testing.T, respond func() []byte) (path string, c *Control)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err = ServeControl(int(f.Fd()), respond)
+	c, err = ServeControl(int(f.Fd()), map[string]Page{
+		"/stats": func(url.Values) ([]byte, error) { return respond(), nil },
+		"/one":   func(query url.Values) ([]byte, error) { return nil, errors.New("no " + query.Get("x")) },
+	})
 	f.Close()
 	if err != nil {
 		t.Fatal(err)
@@ -63,9 +68,10 @@ func TestControl(t *testing.T) {
 		{"GET /stats HTTP/1.1\r\nHost: x\r\nUser-Agent: curl\r\n\r\n", "HTTP/1.1 200 OK", "{\"calls\":1}\n"},
 		{"GET / HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK", "{\"calls\":1}\n"},
 		{"GET /stats?x=1 HTTP/1.1\n\n", "HTTP/1.1 200 OK", "{\"calls\":1}\n"},
+		{"GET /one?x=a%20b HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found", "no a b\n"},
 		{"HEAD /stats HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK", ""},
-		{"GET /other HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found", "GET /stats is all there is.\n"},
-		{"POST /stats HTTP/1.1\r\n\r\n", "HTTP/1.1 405 Method Not Allowed", "GET /stats is all there is.\n"},
+		{"GET /other HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found", "GET /one, /stats is all there is.\n"},
+		{"POST /stats HTTP/1.1\r\n\r\n", "HTTP/1.1 405 Method Not Allowed", "GET /one, /stats is all there is.\n"},
 		{"hello\r\n\r\n", "HTTP/1.1 400 Bad Request", "This is not an HTTP request.\n"},
 		{"GET /stats HTTP/1.1\r\n", "HTTP/1.1 400 Bad Request", "This is not an HTTP request.\n"},
 		{"", "HTTP/1.1 400 Bad Request", "This is not an HTTP request.\n"},

@@ -32,7 +32,8 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any, BinaryIO
 
 from spvn import _app, loops
-from spvn._process import STACK_SIGNAL, Launch
+from spvn._process import Launch
+from spvn._stacks import STACK_SIGNAL
 from spvn.errors import AppImportError, SpvnError, StartupFailed
 from spvn.logging import configure_logging
 from spvn.reload import error_page

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
-from spvn import _signals, core, loops
+from spvn import _signals, _stacks, core, loops
 from spvn.config import Config
 from spvn.core import Address, Core, Started
 from spvn.errors import SpvnError
@@ -190,6 +190,8 @@ class Host:
         options["listen_pid"] = _number(os.environ.get("LISTEN_PID"))
         # Not an option: for tests of the transport that systems without epoll have.
         options["transport"] = os.environ.get("SPVN_TRANSPORT", "")
+        if in_process and self.config.control_socket is not None:
+            options["stack_fd"], options["stack_signal"] = _stacks.pipe(), _stacks.STACK_SIGNAL
         options["access_log_fd"], options["access_log_colors"] = -1, False
         if self.config.access_log:
             descriptor, colors = access_stream(self.config.use_colors)

@@ -22,14 +22,12 @@ import threading
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from spvn._stacks import STACK_SIGNAL
 from spvn.config import Config
 from spvn.core import LinkDescriptors
 from spvn.errors import ConfigError
 
 logger = logging.getLogger("spvn.error")
-
-STACK_SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
-"""Makes a worker write its stacks: the last real-time signal, which hardly any app uses."""
 
 # sys.path is set before anything of spvn is imported: it may be a supervisor's script that made it complete.
 _BOOT = (

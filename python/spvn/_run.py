@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +36,24 @@ def run(app: ASGIApp | str, **options: Any) -> None:
 
 def run_config(config: Config) -> None:
     """As run(), for a Config that is there already."""
+    _fill_standard_streams()
     try:
         server_for(config).run()
     except SpvnError as exc:
         _exit(exc)
+
+
+def _fill_standard_streams() -> None:
+    """Put /dev/null where standard input, output or error was closed.
+
+    Otherwise the next thing that is opened becomes descriptor 0, 1 or 2: a socket that the app's prints would go to,
+    and that uvloop refuses to close.
+    """
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        os.set_inheritable(descriptor, True)
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
 
 
 def server_for(config: Config) -> Server | Supervisor:

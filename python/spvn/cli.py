@@ -23,6 +23,7 @@ from spvn.errors import ConfigError, SpvnError
 
 _USAGE = "spvn [serve] MODULE:ATTRIBUTE [options]"
 _EPILOG = (
+    "`spvn ps` shows the workers and calls of a running server. "
     "Each option can also be given in the environment, as SPVN_ and its name in capitals (SPVN_PORT=9000); "
     "UVICORN_ is read too. Exit codes: 0 served and drained, 1 app not importable or address not usable, "
     "2 bad option, 3 the app's start-up failed."
@@ -31,8 +32,14 @@ _EPILOG = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends by SystemExit unless the server drained and all is well."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments[:1]) == ["ps"]:
+        from spvn import ps  # the other command, which needs nothing of the server
+
+        ps.main(arguments[1:])
+        return
     try:
-        config = parse(sys.argv[1:] if arguments is None else arguments)
+        config = parse(arguments)
     except SpvnError as exc:
         _fail(str(exc))
     try:

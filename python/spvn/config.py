@@ -390,6 +390,13 @@ class Config:
         "Run a call with a safe method (GET, ...) again if its worker died before it answered.",
         core=True,
     )
+    quarantine: float | None = _seconds(
+        None,
+        PROCESS,
+        "Answer a request (its method and path) with 503 for this long once it has crashed a worker.",
+        none="off",
+        core=True,
+    )
     timeout_worker_healthcheck: float = _seconds(
         5, PROCESS, "For compatibility with uvicorn, without effect: see --timeout-worker-stall."
     )

@@ -118,9 +118,15 @@ class Core:
         """Say that this worker is about to be killed for what its calls do: none of them is run again."""
         self._functions.RemoveWorker(server, worker, json.dumps({"kill": True}))
 
-    def worker_gone(self, server: int, worker: int) -> None:
-        """A worker's process ended, or its loop is closed."""
-        self._functions.WorkerGone(server, worker, "{}")
+    def worker_gone(self, server: int, worker: int, returncode: int | None = None) -> None:
+        """A worker's process ended, or its loop is closed.
+
+        `returncode`, as subprocess has it, of a process that nobody had told to end: --quarantine hangs on it.
+        """
+        how: dict[str, int] = {}
+        if returncode is not None:
+            how = {"signal": -returncode} if returncode < 0 else {"exit": returncode}
+        self._functions.WorkerGone(server, worker, json.dumps(how))
 
     def watch(self, server: int, options: Mapping[str, Any]) -> None:
         """Watch files (spvn.reload has the options); the event "files-changed" has the "paths"."""

@@ -49,6 +49,8 @@ _EXIT_SECONDS = 5.0
 _ABORT_SECONDS = 1.0
 # --reload: how long the new worker waits for the old one to be gone; apps may hold a port or a lock of their own.
 _RELOAD_SECONDS = 1.0
+# What a pipe takes at once.
+_STACK_TEXT = 65536
 # How long a death waits for the core's word on the calls.
 _LOST_SECONDS = 1.0
 
@@ -280,6 +282,11 @@ class Supervisor(Host):
             self._on_files(event)
             return
         number = int(event.get("worker") or 0)
+        if name == "stack":
+            assert self._loop is not None
+            task = self._loop.create_task(self._tell_stack(self._workers.get(number), int(event["fd"])))
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            return
         if name == "worker-exited":
             ended = self._workers.get(number) or self._ended.get(number)
             if ended is not None:
@@ -351,6 +358,15 @@ class Supervisor(Host):
             f"it is here:\n{stack}" if stack else "it did not say where",
         )
 
+    async def _tell_stack(self, worker: WorkerProcess | None, descriptor: int) -> None:
+        """Somebody asks, through the core, where a worker is (`spvn ps --stack`)."""
+        try:
+            text = await worker.stack() if worker is not None else ""
+            with contextlib.suppress(OSError):  # who asked has given up
+                os.write(descriptor, text.encode()[:_STACK_TEXT])
+        finally:
+            os.close(descriptor)
+
     def _kill_stalled(self, worker: WorkerProcess, since: float) -> None:
         assert self._loop is not None and self._core is not None and self._server is not None
         if worker.state == "exited" or worker.stalled_at != since:
@@ -367,7 +383,8 @@ class Supervisor(Host):
         del self._workers[worker.id]
         if self._core is not None and self._server is not None:
             with contextlib.suppress(RuntimeError):  # it has seen it by itself, as a rule
-                self._core.worker_gone(self._server.server, worker.id)
+                accident = not (worker.retired or worker.unwanted or worker.stopped or worker.killed)
+                self._core.worker_gone(self._server.server, worker.id, worker.returncode if accident else None)
         self._limits.pop(worker.id, None)
         expected = worker.stopped or worker.unwanted
         if self._serving and not worker.retired:

@@ -8,7 +8,6 @@ import socket
 import time
 
 import pytest
-
 from support.wire import Cut, until
 
 SOAK = os.environ.get("SPVN_SOAK") == "1"

@@ -6,9 +6,12 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
+from support.process import SUPPORT
 from support.wire import Wire, until
 
 
@@ -296,3 +299,19 @@ def test_each_event_loop(serve, loop, name):
     server.check()
     server.end()
 
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_that_are_closed(closed, tmp_path):
+    """What is opened next must not become standard output."""
+    path = str(tmp_path / "socket")
+    command = f"exec {sys.executable} -m spvn support.app:app --app-dir {SUPPORT.parent} --uds {path} {closed}"
+    process = subprocess.Popen(["sh", "-c", command])
+    try:
+        assert until(lambda: os.path.exists(path))
+        with Wire(path) as wire:
+            for _ in range(3):
+                assert wire.get("/").answer().body == b"hello"
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0

@@ -44,7 +44,7 @@ def test_what_the_core_gets() -> None:
             "timeout_keep_alive", "timeout_write", "timeout_graceful_shutdown", "timeout_queue", "server_header",
             "date_header", "headers", "proxy_headers", "forwarded_allow_ips", "access_log", "control_socket", "profile_core", "root_path",
             "ws", "ws_max_size", "ws_max_queue", "ws_ping_interval", "ws_ping_timeout", "ws_per_message_deflate",
-            "timeout_ws_send", "timeout_worker_start", "stall_warning", "retry_safe", "version", "priority_paths",
+            "timeout_ws_send", "timeout_worker_start", "stall_warning", "retry_safe", "quarantine", "version", "priority_paths",
             "health_check_path", "liveness_path", "timeout_request", "timeout_first_byte", "deadline_header"} == values.keys()  # fmt: skip
 
 
