@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -234,8 +235,11 @@ def test_workers_hold_no_socket_and_no_descriptor_of_each_other(tmp_path: Path) 
         assert server.call()[0] == 200
 
         def open_files(pid: int) -> set[str]:
-            folder = f"/proc/{pid}/fd"
-            return {os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)}
+            names = set()
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(FileNotFoundError):  # one that has been closed meanwhile
+                    names.add(os.readlink(link))
+            return names
 
         supervisor, (one, other) = open_files(server.process.pid), map(open_files, server.workers())
         links = [name for name in one | other if "spvn-link" in name]
