@@ -284,11 +284,13 @@ class TestTheEnd:
             assert server.ended() == 0
 
     def test_the_drain_delay(self, tmp_path: Path) -> None:
-        with served(tmp_path, "--workers", "1", "--drain-delay", "1") as server:
+        with served(tmp_path, "--workers", "1", "--drain-delay", "1", "--health-check-path", "/up") as server:
             server.wait_ready(1)
+            assert server.call("/up")[0] == 200
             began = time.monotonic()
             server.signal(signal.SIGTERM)
-            server.wait_log("SIGTERM: stopping in 1 seconds")
+            server.wait_log("Shutting down in 1 seconds")
+            server.wait(lambda: server.call("/up")[0] == 503)
             assert server.call()[0] == 200
             assert server.ended() == 0
             assert time.monotonic() - began >= 1
