@@ -62,5 +62,8 @@ func (q *queue) newest() *Call {
 // remove takes a call out, wherever it stands.
 func (q *queue) remove(c *Call) {
 	q.ring[c.ticket&uint(len(q.ring)-1)] = nil
+	if c.ticket+1 == q.next {
+		q.next-- // newest first, while the oldest keeps its place, would leave gap behind gap
+	}
 	q.live--
 }

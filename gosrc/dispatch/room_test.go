@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"encoding/binary"
+	"strings"
 	"testing"
 	"time"
 
@@ -286,4 +287,40 @@ func TestOffersOfABusyWorkerAreForgotten(t *testing.T) {
 	if n := cap(p.offers); n > 8*maxUnclaimed {
 		t.Errorf("the list of offers has room for %d; want at most %d", n, 8*maxUnclaimed)
 	}
+}
+
+func TestNewestFirstKeepsTheQueueSmall(t *testing.T) {
+	var q queue
+	oldest := &Call{}
+	q.push(oldest)
+	for range 1000 {
+		a, b := &Call{}, &Call{}
+		q.push(a)
+		q.push(b)
+		for _, want := range []*Call{b, a} {
+			if got := q.newest(); got != want {
+				t.Fatalf("got %p; want %p", got, want)
+			}
+			q.remove(want)
+		}
+	}
+	if len(q.ring) > 64 || q.live != 1 || q.oldest() != oldest {
+		t.Errorf("got room for %d, %d live; want at most 64 and the oldest", len(q.ring), q.live)
+	}
+	q.remove(oldest)
+	if q.oldest() != nil || q.newest() != nil {
+		t.Error("an empty queue has a call")
+	}
+}
+
+// A proxy names the client as it likes; a name that its record cannot hold must not reach a worker,
+// which would find the link corrupt.
+func TestAClientsNameHasABound(t *testing.T) {
+	b := newBench(t, nil)
+	b.worker(1)
+	r := request()
+	r.Client.Host = strings.Repeat("x", 70<<10)
+	b.start(r).said(t, "fail 431")
+	r.Client.Host = r.Client.Host[:maxHost]
+	b.start(r).said(t)
 }

@@ -18,20 +18,21 @@ from urllib.parse import unquote
 import pytest
 
 HERE = Path(__file__).resolve().parent
+EXAMPLES = HERE.parents[1] / "examples"
 APPS = {"starlette": "starlette", "fastapi": "fastapi", "channels": "channels"}
 LIMIT = 20
 
 
 class Served:
-    """`spvn websocket_apps:NAME --factory` on a socket that was there before it."""
+    """`spvn APP` on a socket that was there before it."""
 
-    def __init__(self, name, *options):
+    def __init__(self, app, *options, folder=HERE):
         self.log = tempfile.TemporaryFile()
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen(128)
             self.port = listener.getsockname()[1]
-            command = [sys.executable, "-m", "spvn", f"websocket_apps:{name}", "--factory", "--app-dir", str(HERE)]
+            command = [sys.executable, "-m", "spvn", app, "--app-dir", str(folder)]
             self.process = subprocess.Popen(
                 [*command, "--fd", str(listener.fileno()), *options],
                 pass_fds=[listener.fileno()],
@@ -62,10 +63,15 @@ def need(package):
         pytest.skip(f"{package} is not there: pip install {package}")
 
 
+def made(name, *options):
+    """The app that a function of websocket_apps.py makes."""
+    return Served(f"websocket_apps:{name}", "--factory", *options)
+
+
 @pytest.fixture(scope="module", params=APPS)
 def served(request):
     need(APPS[request.param])
-    server = Served(request.param)
+    server = made(request.param)
     yield server
     server.stop()
 
@@ -157,9 +163,31 @@ def test_socketio(transports):
         assert client.transport() == "websocket"
         await client.disconnect()
 
-    server = Served("socketio")
+    server = made("socketio")
     try:
         run(talk(server.port))
+    finally:
+        server.stop()
+
+
+def test_the_chat_example():
+    need("websockets")
+    import websockets
+
+    async def talk(url):
+        async with websockets.connect(url, subprotocols=["chat"]) as one:
+            async with websockets.connect(url, subprotocols=["chat"]) as two:
+                await one.send("hello")
+                assert await one.recv() == await two.recv() == "hello"
+            await one.send("alone")
+            assert await one.recv() == "alone"
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await websockets.connect(url)
+        assert refused.value.response.status_code == 403
+
+    server = Served("chat:app", folder=EXAMPLES)
+    try:
+        run(talk(f"ws://127.0.0.1:{server.port}/chat"))
     finally:
         server.stop()
 
@@ -173,7 +201,7 @@ def test_browser():
     if browser is None:
         pytest.skip("no browser: apt-get install chromium")
     need("starlette")
-    server = Served("test_page", "--workers", "1")
+    server = made("test_page", "--workers", "1")
     profile = tempfile.mkdtemp(prefix="spvn-browser-")
     chrome = None
 

@@ -192,8 +192,18 @@ async def broadcast(s):
         EVERYBODY.discard(s)
 
 
+async def bare(receive, send):
+    """An echo with nothing to remember, for what a connection costs."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})
+
+
 async def app(scope, receive, send):
     if scope["type"] != "websocket":
         return await http_app(scope, receive, send)
+    if scope["path"] == "/bare":
+        return await bare(receive, send)
     name = scope["path"].strip("/").replace("-", "_")
     await globals()[name](Socket(scope, receive, send))
