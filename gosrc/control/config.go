@@ -53,6 +53,14 @@ type Config struct {
 	TimeoutFirstByte float64 `json:"timeout_first_byte"`
 	DeadlineHeader   string  `json:"deadline_header"`
 
+	LimitConnectionRequests    *int     `json:"limit_connection_requests"`
+	LimitConnectionsPerAddress *int     `json:"limit_connections_per_address"`
+	LimitConnectionRate        *float64 `json:"limit_connection_rate"`
+	MinBodyRate                *int     `json:"min_body_rate"`
+
+	LimitBufferedBodies *int `json:"limit_buffered_bodies"`
+	LimitBufferedOutput *int `json:"limit_buffered_output"`
+
 	PriorityPaths   []string `json:"priority_paths"`
 	HealthCheckPath string   `json:"health_check_path"`
 	LivenessPath    string   `json:"liveness_path"`

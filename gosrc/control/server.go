@@ -12,6 +12,7 @@ import (
 	"spvn/gosrc/dispatch"
 	"spvn/gosrc/link"
 	"spvn/gosrc/listen"
+	"spvn/gosrc/memory"
 	"spvn/gosrc/observe"
 	"spvn/gosrc/transport"
 	"spvn/gosrc/watch"
@@ -31,6 +32,8 @@ type server struct {
 	registry *observe.Registry
 	counters []*observe.Shard
 	dispatch *dispatch.Dispatch
+	bodies   *memory.Budget // of requests
+	outputs  *memory.Budget // that clients have not taken
 	shared   *transport.Shared
 	loops    []loop
 	bells    []int  // of the loops
@@ -99,6 +102,10 @@ func newServer(c *Config) (s *server, err error) {
 	if err = s.openLogs(n); err != nil {
 		return nil, err
 	}
+	s.bodies = memory.NewBudget(orZero(c.LimitBufferedBodies))
+	s.outputs = memory.NewBudget(orZero(c.LimitBufferedOutput))
+	s.registry.Source("memory.bodies", s.bodies.Used)
+	s.registry.Source("memory.output", s.outputs.Used)
 	s.dispatch = dispatch.New(s.dispatchSettings(n), s.counters)
 	s.countTimers()
 	config := s.transportConfig()
@@ -154,6 +161,8 @@ func (s *server) dispatchSettings(loops int) dispatch.Settings {
 		RequestTimeout:   seconds(s.config.TimeoutRequest),
 		FirstByteTimeout: seconds(s.config.TimeoutFirstByte),
 		DeadlineField:    strings.ToLower(s.config.DeadlineHeader),
+		Bodies:           s.bodies,
+		Outputs:          s.outputs,
 		PriorityPaths:    s.config.PriorityPaths,
 		HealthCheckPath:  s.config.HealthCheckPath,
 		LivenessPath:     s.config.LivenessPath,

@@ -49,6 +49,8 @@ func (s *server) transportConfig() *transport.Config {
 		},
 		WriteTimeout:   seconds(s.config.TimeoutWrite),
 		MaxConnections: s.connectionLimit(),
+		Gate:           s.gate(),
+		Outputs:        s.outputs,
 		Counters:       s.counters,
 		TurnEnds:       s.flushAccess,
 		Log:            s.logLine,
@@ -63,6 +65,8 @@ func (s *server) http1Config(counters *observe.Shard) *http1.Config {
 	h.LimitHeaderBytes = c.LimitHeaderBytes
 	h.LimitHeaderCount = c.LimitHeaderCount
 	h.LimitBody = int64(orZero(c.LimitBody))
+	h.LimitRequests = orZero(c.LimitConnectionRequests)
+	h.MinBodyRate = orZero(c.MinBodyRate)
 	h.TimeoutHeader = seconds(c.TimeoutHeader)
 	h.TimeoutBody = seconds(c.TimeoutBody)
 	h.TimeoutKeepAlive = seconds(c.TimeoutKeepAlive)
@@ -116,4 +120,13 @@ func latin1(text string) []byte {
 		b = append(b, byte(r))
 	}
 	return b
+}
+
+// gate bounds what one address may open; nil where nothing is bounded.
+func (s *server) gate() *transport.Gate {
+	rate := 0.0
+	if r := s.config.LimitConnectionRate; r != nil {
+		rate = *r
+	}
+	return transport.NewGate(orZero(s.config.LimitConnectionsPerAddress), rate)
 }

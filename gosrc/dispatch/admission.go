@@ -33,7 +33,7 @@ const (
 	lookAtOld = 100 * time.Millisecond // how often such calls are looked for
 
 	kneeAfter = 100 * time.Millisecond // of lateness, before the loop's capacity is believed
-	kneeFor   = 10 * time.Second       // without lateness, after which it is forgotten
+	kneeFor   = time.Second            // and twice what a call takes, without lateness, after which it is forgotten
 	trustLost = 0.97                   // the knee is trusted less for each tick that is late
 	trustWon  = 0.05                   // and more for each that is prompt
 )
@@ -77,6 +77,9 @@ func (p *port) steer() {
 	elapsed := float64(min(now-a.steeredAt, int64(probe)))
 	switch {
 	case worst > int64(lateDelay):
+		if a.calmSince(now) {
+			a.lateTime, a.lateEnded, a.trust = 0, 0, 1
+		}
 		a.lateAt = now
 		const fade = 0.99 // a tick; half of it is gone after 700 ms
 		a.lateTime, a.lateEnded = fade*a.lateTime+elapsed, fade*a.lateEnded+float64(a.ended)
@@ -109,10 +112,16 @@ func (a *admission) done(offered, now int64) {
 
 // knee is how many calls keep the loop busy without making it late, 0 while nobody knows.
 func (a *admission) knee(now int64) float64 {
-	if a.lateTime < float64(kneeAfter) || a.calm == 0 || now-a.lateAt > int64(kneeFor) {
+	if a.lateTime < float64(kneeAfter) || a.calm == 0 || a.calmSince(now) {
 		return 0
 	}
 	return a.lateEnded / a.lateTime * a.calm
+}
+
+// calmSince says that the loop has been prompt for so long that what it could do when it
+// was late says nothing any more.
+func (a *admission) calmSince(now int64) bool {
+	return float64(now-a.lateAt) > float64(kneeFor)+2*a.calm
 }
 
 // grow opens a window that was reached while calls were claimed promptly.

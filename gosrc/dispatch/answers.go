@@ -242,6 +242,7 @@ func (s *Shard) response(c *Call, r link.Record) error {
 	if last {
 		s.complete(c)
 	}
+	c.inCore = len(body)
 	a.Respond(status, fields, body, last, r.Flags&link.FlagTrailers != 0)
 	return nil
 }
@@ -272,6 +273,7 @@ func (s *Shard) responseBody(c *Call, r link.Record) error {
 	if last {
 		s.complete(c)
 	}
+	c.inCore += int(n)
 	a.RespondBody(r.Payload[link.BodyBytes:link.BodyBytes+n], last)
 	return nil
 }

@@ -34,12 +34,15 @@ type Call struct {
 	forwarded   bool   // the last part was forwarded
 	outstanding int    // bytes forwarded that the app has not received
 	starved     bool   // the protocol was told that there is no room
+	charged     int    // bytes of the budget for bodies
+	squeezed    bool   // it waits for that budget
 
 	webSocket bool    // its start is a handshake
 	socket    *socket // what it has more once that was accepted
 
 	// The answer's.
 	acked    int  // bytes that left and were not yet credited
+	inCore   int  // bytes that have not left
 	finished bool // the app's answer is complete; no more credit is due
 	told     bool // DISCONNECT was written
 	spoke    bool // the worker wrote something about it, credit aside
@@ -69,12 +72,16 @@ func (c *Call) size() int { return len(c.start) + len(c.body) + 256 }
 
 // Room implements call.Call.
 func (c *Call) Room() int {
-	room := link.BodyWindow - c.outstanding - len(c.body)
+	window := c.shard.bodyWindow()
+	room := window - c.outstanding - len(c.body)
 	if d := c.shard.dispatch; c.state == queued && d.bytes.Load() >= int64(d.settings.QueueBytes) {
 		room = 0 // until a worker begins it
 	}
 	if room <= 0 {
 		c.starved = true
+		if window < link.BodyWindow {
+			c.shard.squeeze(c)
+		}
 	}
 	return room
 }
@@ -88,6 +95,7 @@ func (c *Call) Body(b []byte, last bool) {
 		c.shard.dispatch.bytes.Add(int64(len(b)))
 	}
 	c.body = append(c.body, b...)
+	c.charge(len(b))
 	c.bodyLast = last
 	c.received += int64(len(b))
 	if c.state == offered {
@@ -104,9 +112,10 @@ func (c *Call) Sent(n int) {
 		return
 	}
 	c.acked += n
+	c.inCore -= n
 	// A worker waits only when a whole window is on its way, so a quarter of it is always
 	// reached and no single small chunk costs a record.
-	if c.acked >= link.SendWindowStream/4 {
+	if c.acked >= link.SendWindowStream/4 && !c.withhold() {
 		c.pump()
 	}
 }
@@ -152,7 +161,7 @@ func (c *Call) pump() {
 	if c.state.ended() {
 		return
 	}
-	if c.acked >= link.SendWindowStream/4 && !c.finished {
+	if c.acked >= link.SendWindowStream/4 && !c.finished && !c.withhold() {
 		payload, ok := p.reserve(c, 8, link.SendWindow, 0, control)
 		if !ok {
 			return
@@ -192,13 +201,14 @@ func (c *Call) credit(n uint64) bool {
 		return false
 	}
 	c.outstanding -= int(n)
+	c.charge(-int(n))
 	c.feed()
 	return true
 }
 
 // feed has the protocol go on if it waits for room and there is some.
 func (c *Call) feed() {
-	if c.starved && c.answer != nil && link.BodyWindow-c.outstanding-len(c.body) > 0 {
+	if c.starved && c.answer != nil && c.shard.bodyWindow()-c.outstanding-len(c.body) > 0 {
 		c.starved = false
 		c.answer.Resume()
 	}

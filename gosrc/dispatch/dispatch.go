@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"spvn/gosrc/memory"
 	"spvn/gosrc/observe"
 )
 
@@ -44,6 +45,9 @@ type Settings struct {
 	// the first in the field called DeadlineField (in lower case; empty: it may not).
 	RequestTimeout, FirstByteTimeout time.Duration
 	DeadlineField                    string
+	// Bodies and Outputs bound what is held of requests' bodies and of answers; see buffers.go.
+	// nil: no bound.
+	Bodies, Outputs *memory.Budget
 	// PriorityPaths go ahead of the queue and of the workers' windows and are refused for
 	// nothing but that no worker becomes ready. Paths here are exact and percent-decoded.
 	PriorityPaths []string

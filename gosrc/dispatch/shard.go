@@ -33,6 +33,8 @@ type Shard struct {
 	line   AccessLine
 	told   call.Answer // of the record in hand
 
+	squeezed  []*Call    // their reading pauses until the budget for bodies has room
+	tight     bool       // the workers know that the budget for output is overdrawn
 	deadlines *deadlines // nil until a call has one
 	refusals  map[observe.Counter]*refusalLog
 	timers    *timers // the app's; nil in all shards but the first
@@ -57,6 +59,7 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 		c.forwarded = false
 	} else if !r.BodyLast {
 		c.outstanding = len(r.Body)
+		c.charge(len(r.Body))
 	}
 	c.flags = startFlags(r, c.forwarded)
 	if d.timed {
@@ -122,6 +125,8 @@ func (s *Shard) newCall() *Call {
 
 // recycle takes a call back that nobody refers to any more: no protocol, no queue, no slot.
 func (s *Shard) recycle(c *Call) {
+	c.charge(-c.charged)
+	c.squeezed = false
 	start, body := c.start[:0], c.body[:0]
 	if cap(start) > keepBody {
 		start = nil

@@ -341,3 +341,22 @@ func TestLongPollsDoNotShutTheWindow(t *testing.T) {
 		t.Errorf("%d light calls were answered, the slowest after %v; want all of about 100 at once", n, s.took[n-1])
 	}
 }
+
+// TestWaitingAfterOverload has an app that burned its time wait for others from then on.
+func TestWaitingAfterOverload(t *testing.T) {
+	for _, before := range []kind{earlyKind, lateKind, lateAfter(100 * time.Millisecond)} {
+		s := simulate(t, time.Second)
+		s.offer(0, 3*time.Second, 2000, before)
+		s.run(4500 * time.Millisecond)
+		s.patience, s.good, s.refused, s.took = 0, 0, 0, nil
+		for range 10000 {
+			s.arrive(s.now, waiting(time.Second), true)
+		}
+		s.run(12 * time.Second)
+		slices.Sort(s.took)
+		if s.refused > 0 || s.good < 20000 {
+			t.Errorf("burning %v after %v before: %d of 10000 clients' calls were answered, %d refused; want none refused", before.early+before.late, before.wait, s.good, s.refused)
+		}
+		t.Logf("%d answered, median %v, slowest %v", s.good, median(s.took), s.took[len(s.took)-1])
+	}
+}

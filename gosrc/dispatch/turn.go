@@ -43,6 +43,7 @@ func (s *Shard) Turn() (progress bool) {
 			progress = true // answers, and news for the workers, have to leave
 		}
 	}
+	s.tighten()
 	s.offerWaiting()
 	s.timers.turn()
 	s.schedule()
@@ -94,7 +95,7 @@ func (s *Shard) Arm() (limit time.Duration, ok bool) {
 
 // schedule sets the time of the next tick, if there is anything to look at.
 func (s *Shard) schedule() {
-	waiting, holding := s.queue.live > 0 || s.urgent.live > 0 || s.again.live > 0, false
+	waiting, holding := s.queue.live > 0 || s.urgent.live > 0 || len(s.squeezed) > 0 || s.again.live > 0, false
 	if !waiting {
 		s.noWorkerSince = 0 // nobody looks from now on, and it is those who wait that it is about
 	}
@@ -144,6 +145,7 @@ func (s *Shard) tick() {
 		s.noWorkerSince = s.now
 	}
 	s.patience.judge(s.now)
+	s.unsqueeze()
 	s.expire(&s.queue, usable)
 	s.expire(&s.urgent, usable)
 	s.expire(&s.again, usable)

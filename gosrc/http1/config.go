@@ -60,6 +60,10 @@ type Config struct {
 	// while the core itself has paused reading or the client waits for 100 (Continue).
 	// 0: none.
 	TimeoutBody time.Duration
+	// MinBodyRate is how many bytes a second of a body have to arrive, judged over every 2 s in
+	// which the connection was read: 408. Time in which the app, and not the client, is waited
+	// for does not count. 0: none.
+	MinBodyRate int
 	// TimeoutKeepAlive is how long a connection may wait for its next request. 0: for ever.
 	TimeoutKeepAlive time.Duration
 

@@ -30,6 +30,7 @@ type Conn struct {
 	discarding int64 // bytes that may still be discarded behind a complete answer
 
 	deadline int64 // what the carrier was asked for
+	pace     *pace // of the body in hand; nil without Config.MinBodyRate
 	requests uint32
 
 	scheme    call.Scheme
@@ -101,6 +102,9 @@ func (c *Conn) Receive(b []byte) {
 		c.Timeout()
 		return
 	}
+	if c.pace != nil && c.pace.from != 0 {
+		c.pace.bytes += int64(len(b))
+	}
 	if c.in != nil {
 		c.keep(b)
 		c.run(nil)
@@ -170,6 +174,8 @@ func (c *Conn) Timeout() {
 		// The app's time, not the client's; the deadline was withdrawn meanwhile.
 	case c.answering == answerDone:
 		c.close()
+	case c.pace != nil && !c.tooSlow():
+		c.armPace()
 	default:
 		c.refuse(slowBody)
 	}

@@ -80,13 +80,20 @@ func (c *Conn) rest() {
 			}
 		}
 	case c.body.done():
+		c.reading(false)
 		c.pause(c.in != nil)
 		c.armAt(0)
 	case c.answering != answerDone && c.call != nil && c.call.Room() <= 0:
+		c.reading(false)
 		c.pause(true)
 		c.armAt(0)
 	case c.expect:
+		c.reading(false)
 		c.armAt(0)
+	case c.pace != nil:
+		c.reading(true)
+		c.pause(false)
+		c.armBody()
 	default:
 		c.pause(false)
 		c.arm(cfg.TimeoutBody)
@@ -192,6 +199,10 @@ func (c *Conn) begin(h *head, b []byte) int {
 	}
 	if h.forwarded && c.config.Proxies != nil && c.trusts() {
 		c.config.Proxies.forward(r)
+	}
+	c.pace = nil
+	if cfg := c.config; cfg.MinBodyRate > 0 && !c.body.done() {
+		c.pace = &pace{}
 	}
 	if c.rested {
 		c.rested = false

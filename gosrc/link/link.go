@@ -155,6 +155,16 @@ func (l *Link) Draining() bool {
 	return (*atomic.Uint32)(unsafe.Pointer(&l.memory[HeaderDraining])).Load() != 0
 }
 
+// SetTight tells the worker whether the core is short of memory for output: then a complete
+// answer may be on its way with no more than a stream's window.
+func (l *Link) SetTight(tight bool) {
+	v := uint32(0)
+	if tight {
+		v = 1
+	}
+	(*atomic.Uint32)(unsafe.Pointer(&l.memory[HeaderTight])).Store(v)
+}
+
 // Turns is how many drains the worker has begun.
 func (l *Link) Turns() uint64 {
 	return (*atomic.Uint64)(unsafe.Pointer(&l.memory[HeaderTurns])).Load()

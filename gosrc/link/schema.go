@@ -16,6 +16,7 @@ const (
 	HeaderSlotsOffset = 32                 // u64: where the slot table starts
 	HeaderRingsOffset = 40                 // u64: where the rings start: inbox 0, outbox 0, inbox 1, ...
 	HeaderTotalSize   = 48                 // u64: bytes in the mapping
+	HeaderTight       = 64                 // u32: not 0 while the core is short of memory for output: a complete answer gets the window of a stream
 	HeaderDraining    = 128                // u32, on a cache line of its own: not 0 while the worker drains its inboxes
 	HeaderTurns       = 192                // u64: drains begun since the worker attached
 	HeaderTurnedAt    = 200                // u64: CLOCK_MONOTONIC ns of the last drain's begin

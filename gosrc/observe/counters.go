@@ -57,6 +57,8 @@ const (
 	ConnectionsClosed      // for whatever reason
 	ConnectionsShed        // closed early because descriptors ran short
 	ConnectionsOverLimit   // closed at once: --limit-connections is reached
+	ConnectionsOverAddress // closed at once: --limit-connections-per-address is reached
+	ConnectionsOverRate    // closed at once: --limit-connection-rate is reached
 	ConnectionsReset       // the peer reset it, or a write found it gone
 	ConnectionsPaused      // reading was paused because its call had no room
 	ConnectionsOutputFull  // its output passed the high-water mark
@@ -114,6 +116,9 @@ const (
 	WorkersDied    // ended without being asked to
 	WorkersStalled // claimed nothing for too long; their offers were taken back
 
+	MemoryReadsPaused     // a client was not read from because too much of all bodies is held
+	MemoryWindowsWithheld // an app had to wait because too much of all answers is held
+
 	LoopWakeups // of a poll loop
 	LoopPanics  // recovered; each cost one call or connection
 
@@ -163,6 +168,8 @@ var counterNames = [NumCounters]string{
 	ConnectionsClosed:      "connections.closed",
 	ConnectionsShed:        "connections.shed",
 	ConnectionsOverLimit:   "connections.over_limit",
+	ConnectionsOverAddress: "connections.over_limit_per_address",
+	ConnectionsOverRate:    "connections.over_rate",
 	ConnectionsReset:       "connections.reset",
 	ConnectionsPaused:      "connections.paused",
 	ConnectionsOutputFull:  "connections.output_full",
@@ -205,17 +212,19 @@ var counterNames = [NumCounters]string{
 	WebSocketsNotText:       "websockets.failed_by.not_text",
 	WebSocketsProtocolError: "websockets.failed_by.protocol_error",
 
-	LinkRecordsIn:    "link.records_in",
-	LinkRecordsOut:   "link.records_out",
-	LinkBells:        "link.bells",
-	LinkInboxFull:    "link.inbox_full",
-	LinkStaleRecords: "link.stale_records",
-	LinkViolations:   "link.violations",
-	WorkersStarted:   "workers.started",
-	WorkersDied:      "workers.died",
-	WorkersStalled:   "workers.stalled",
-	LoopWakeups:      "loops.wakeups",
-	LoopPanics:       "loops.panics",
+	LinkRecordsIn:         "link.records_in",
+	LinkRecordsOut:        "link.records_out",
+	LinkBells:             "link.bells",
+	LinkInboxFull:         "link.inbox_full",
+	LinkStaleRecords:      "link.stale_records",
+	LinkViolations:        "link.violations",
+	WorkersStarted:        "workers.started",
+	WorkersDied:           "workers.died",
+	WorkersStalled:        "workers.stalled",
+	MemoryReadsPaused:     "memory.reads_paused",
+	MemoryWindowsWithheld: "memory.windows_withheld",
+	LoopWakeups:           "loops.wakeups",
+	LoopPanics:            "loops.panics",
 }
 
 // String is the counter's place in the JSON, its parts joined by dots.

@@ -41,7 +41,10 @@ type conn struct {
 
 	out     []byte // output; the first outAt bytes have left
 	outAt   int
+	held    int // bytes of output counted in Config.Outputs: those the kernel refused
 	discard int // bytes still to be discarded while lingering
+
+	origin string // the address that Config.Gate counted; empty: none
 
 	protocolAt int64 // the protocol's deadline
 	writeAt    int64 // the write or linger deadline
@@ -83,9 +86,18 @@ func (c *conn) Commit(b []byte) {
 	if c.listed {
 		c.loop.idle.remove(c)
 	}
-	if !c.dirty && !c.blocked {
+	if c.blocked {
+		c.hold()
+	} else if !c.dirty {
 		c.loop.soil(c)
 	}
+}
+
+// hold counts the output that waits for the peer. Output that leaves at once is not worth it.
+func (c *conn) hold() {
+	n := len(c.out) - c.outAt
+	c.loop.config.Outputs.Add(n - c.held)
+	c.held = n
 }
 
 // Buffered implements call.Carrier.
@@ -310,6 +322,7 @@ func (c *conn) flush() {
 				c.writeDeadline()
 				c.watch()
 			}
+			c.hold()
 			return
 		}
 		if errno != 0 {
@@ -333,6 +346,7 @@ func (c *conn) flush() {
 		}
 	}
 	if c.blocked {
+		c.hold()
 		c.blocked = false
 		c.writeAt = 0
 		c.watch()
@@ -449,8 +463,9 @@ func (c *conn) destroy() {
 	l.wheel.remove(c)
 	if c.out != nil {
 		l.recycle(c.out)
-		c.out = nil
+		c.out, c.outAt = nil, 0
 	}
+	c.hold()
 	// In this order: a child that the app forked may hold a copy of the descriptor, which
 	// would keep it in the epoll set and the connection alive.
 	l.epollCtl(unix.EPOLL_CTL_DEL, int(c.fd), 0, 0, 0)

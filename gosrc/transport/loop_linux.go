@@ -344,7 +344,19 @@ func (l *Loop) epollCtl(op, fd int, events, index, generation uint32) error {
 
 // adopt takes over a connected socket.
 func (l *Loop) adopt(fd int, peer, local call.Addr) {
+	gate := l.config.Gate
+	if gate != nil && peer.Port >= 0 {
+		if ok, reason := gate.enter(peer.Host, l.now); !ok {
+			l.counters.Add(reason, 1)
+			l.config.Log("warning", reason.String(), fmt.Sprintf("a connection from %s was closed at once (%s)", peer.Host, reason))
+			unix.Close(fd)
+			return
+		}
+	}
 	c := &conn{loop: l, fd: int32(fd)}
+	if gate != nil && peer.Port >= 0 {
+		c.origin = peer.Host
+	}
 	if n := len(l.free); n > 0 {
 		c.index = l.free[n-1]
 		l.free = l.free[:n-1]
@@ -374,6 +386,9 @@ func (l *Loop) adopt(fd int, peer, local call.Addr) {
 
 // forget is the end of a connection's life in the loop.
 func (l *Loop) forget(c *conn) {
+	if c.origin != "" {
+		l.config.Gate.leave(c.origin, l.now)
+	}
 	l.conns[c.index] = nil
 	l.free = append(l.free, c.index)
 	l.count--

@@ -22,6 +22,8 @@ const (
 // netConn is one connection of a NetLoop, and the call.Carrier of its protocol. Its
 // fields belong to the loop's goroutine but for nc and the channels.
 type netConn struct {
+	origin string // the address that Config.Gate counted; empty: none
+
 	loop     *NetLoop
 	nc       net.Conn
 	protocol call.Protocol
@@ -419,6 +421,9 @@ func (c *netConn) destroy() {
 	close(c.output)
 	c.more <- false // the reader takes it now, or once its last read has failed
 	delete(l.conns, c)
+	if c.origin != "" {
+		l.config.Gate.leave(c.origin, l.now)
+	}
 	l.shared.open.Add(-1)
 	l.counters.Add(observe.ConnectionsClosed, 1)
 	l.counters.Dec(observe.ConnectionsOpen)

@@ -252,7 +252,19 @@ func (l *NetLoop) adopt(nc net.Conn, peer, local call.Addr) {
 		nc.Close()
 		return
 	}
+	gate := l.config.Gate
+	if gate != nil && peer.Port >= 0 {
+		if ok, reason := gate.enter(peer.Host, l.now); !ok {
+			l.counters.Add(reason, 1)
+			l.config.Log("warning", reason.String(), fmt.Sprintf("a connection from %s was closed at once (%s)", peer.Host, reason))
+			nc.Close()
+			return
+		}
+	}
 	c := &netConn{loop: l, nc: nc, more: make(chan bool, 2), output: make(chan []byte, 1), idle: true}
+	if gate != nil && peer.Port >= 0 {
+		c.origin = peer.Host
+	}
 	l.idled++
 	c.idleSince = l.idled
 	l.conns[c] = struct{}{}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"spvn/gosrc/call"
+	"spvn/gosrc/memory"
 	"spvn/gosrc/observe"
 )
 
@@ -52,7 +53,11 @@ type Config struct {
 	// MaxConnections bounds the open connections of all loops together; 0: no bound.
 	// At the bound the longest idle ones are closed.
 	MaxConnections int
-	Counters       []*observe.Shard // one for each loop
+	// Gate bounds what one address may open. May be nil.
+	Gate *Gate
+	// Outputs counts the bytes that clients do not take. May be nil.
+	Outputs  *memory.Budget
+	Counters []*observe.Shard // one for each loop
 	// TurnEnds is called at the end of each wake-up of a loop, on its goroutine.
 	TurnEnds func(loop int)
 	Log      func(level, key, message string)

@@ -312,6 +312,16 @@ PyObject *call_request_line(Call *call);
 uint8_t *call_reserve(Call *call, uint64_t payload, uint16_t type, uint16_t flags);
 /* Keeps bytes of an accepted message until there is room. Steals the reference. */
 void call_hold(Call *call, PyObject *payload, size_t from, uint16_t type, uint16_t flags);
+/* How much more of the body may be on its way. While the core is short of memory a complete answer gets no more
+ * than a stream, also one that has begun to leave. */
+static inline uint32_t call_window(const Call *call)
+{
+    uint32_t window = call->window;
+    if (window > SPVN_SEND_WINDOW_STREAM && *(_Atomic uint32_t *)(void *)(call->link->memory + SPVN_HEADER_TIGHT) != 0) {
+        window = SPVN_SEND_WINDOW_STREAM;
+    }
+    return window > call->window_used ? window - call->window_used : 0;
+}
 /* Writes what is due, as far as window and room allow. */
 void call_pump(Call *call);
 /* Makes what the call wrote visible; outside a drain, rings. */

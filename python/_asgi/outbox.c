@@ -99,7 +99,7 @@ void call_hold(Call *call, PyObject *payload, size_t from, uint16_t type, uint16
 /* How many of `want` bytes of body may be written now; 0: wait for the window. */
 static size_t window_take(Call *call, size_t want)
 {
-    size_t room = call->window - call->window_used;
+    size_t room = call_window(call);
     if (want > room) {
         want = room < SMALLEST_CHUNK ? 0 : room;
     }

@@ -15,6 +15,7 @@
 #define SPVN_HEADER_SLOTS_OFFSET 32 /* u64: where the slot table starts */
 #define SPVN_HEADER_RINGS_OFFSET 40 /* u64: where the rings start: inbox 0, outbox 0, inbox 1, ... */
 #define SPVN_HEADER_TOTAL_SIZE 48 /* u64: bytes in the mapping */
+#define SPVN_HEADER_TIGHT 64 /* u32: not 0 while the core is short of memory for output: a complete answer gets the window of a stream */
 #define SPVN_HEADER_DRAINING 128 /* u32, on a cache line of its own: not 0 while the worker drains its inboxes */
 #define SPVN_HEADER_TURNS 192 /* u64: drains begun since the worker attached */
 #define SPVN_HEADER_TURNED_AT 200 /* u64: CLOCK_MONOTONIC ns of the last drain's begin */

@@ -148,8 +148,9 @@ static size_t extend_head(Call *call, const char *bytes, size_t size, uint16_t f
         room = out->ring.size / 4;
     }
     size_t n = size;
-    if (n > call->window - call->window_used) {
-        n = call->window - call->window_used;
+    size_t window = call_window(call);
+    if (n > window) {
+        n = window;
     }
     if (n > room - head) {
         n = (size_t)(room - head);

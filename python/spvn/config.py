@@ -231,6 +231,44 @@ class Config:
     limit_max_requests_jitter: int = _count(
         0, LIMITS, "Add up to this many calls, at random, to --limit-max-requests.", minimum=0
     )
+    limit_connections_per_address: int | None = _count(
+        None,
+        LIMITS,
+        "Most connections at one time from one address; behind a proxy all come from one.",
+        none="off",
+        core=True,
+    )
+    limit_connection_rate: int | None = _count(
+        None,
+        LIMITS,
+        "Most new connections a second from one address, and at once; behind a proxy all come from one.",
+        none="off",
+        core=True,
+    )
+    limit_connection_requests: int | None = _count(
+        None, LIMITS, "Close a connection after this many requests.", none="off", core=True
+    )
+    min_body_rate: int | None = _size(
+        None,
+        LIMITS,
+        "Fewest bytes a second of a request's body, judged over every 2 s in which spvn was reading; then 408.",
+        none="off",
+        core=True,
+    )
+    limit_buffered_bodies: int | None = _size(
+        32 << 20,
+        LIMITS,
+        "Most bytes of all request bodies that the app has not received; above it spvn reads less from each client.",
+        none="off",
+        core=True,
+    )
+    limit_buffered_output: int | None = _size(
+        256 << 20,
+        LIMITS,
+        "Most bytes of all answers that clients have not read; above it apps wait for slow clients.",
+        none="off",
+        core=True,
+    )
     priority_paths: list[str] = _list(
         LIMITS,
         "Calls of this path go ahead of all that wait and are never refused. Exact; may be repeated.",

@@ -45,7 +45,9 @@ def test_what_the_core_gets() -> None:
             "date_header", "headers", "proxy_headers", "forwarded_allow_ips", "access_log", "control_socket", "profile_core", "root_path",
             "ws", "ws_max_size", "ws_max_queue", "ws_ping_interval", "ws_ping_timeout", "ws_per_message_deflate",
             "timeout_ws_send", "timeout_worker_start", "stall_warning", "retry_safe", "quarantine", "version", "priority_paths",
-            "health_check_path", "liveness_path", "timeout_request", "timeout_first_byte", "deadline_header"} == values.keys()  # fmt: skip
+            "health_check_path", "liveness_path", "timeout_request", "timeout_first_byte", "deadline_header",
+            "limit_buffered_bodies", "limit_buffered_output", "limit_connection_requests", "limit_connections_per_address",
+            "limit_connection_rate", "min_body_rate"} == values.keys()  # fmt: skip
 
 
 def test_no_keep_alive() -> None:

@@ -1,0 +1,78 @@
+package dispatch
+
+import (
+	"spvn/gosrc/link"
+	"spvn/gosrc/observe"
+)
+
+// What slow apps and slow clients cost. A body that an app does not receive, and an answer
+// that a client does not read, take memory up to a window each; all of them together have a
+// budget (Settings.Bodies, Settings.Outputs). Over it each gets by with little: reading from
+// a client pauses at tightBody, a complete answer gets the window of a stream, and a window
+// is filled again only when everything before has left. Whoever keeps up goes on at full
+// speed, since nothing of theirs is held.
+
+// tightBody is how much of a request's body may be held while the budget is overdrawn.
+const tightBody = 4 << 10
+
+// bodyWindow is how much of a request's body may be held now.
+func (s *Shard) bodyWindow() int {
+	if s.dispatch.settings.Bodies.Over() {
+		return tightBody
+	}
+	return link.BodyWindow
+}
+
+// charge takes n bytes of the request's body out of the budget, or gives -n back.
+func (c *Call) charge(n int) {
+	if n != 0 {
+		c.charged += n
+		c.shard.dispatch.settings.Bodies.Add(n)
+	}
+}
+
+// squeeze notes a call whose reading pauses for the budget alone.
+func (s *Shard) squeeze(c *Call) {
+	if c.squeezed {
+		return
+	}
+	c.squeezed = true
+	s.squeezed = append(s.squeezed, c)
+	s.counters.Add(observe.MemoryReadsPaused, 1)
+}
+
+// unsqueeze lets the calls read on that the budget had paused.
+func (s *Shard) unsqueeze() {
+	if len(s.squeezed) == 0 || !s.dispatch.settings.Bodies.Roomy() {
+		return
+	}
+	paused := s.squeezed
+	s.squeezed = nil
+	for _, c := range paused {
+		if c.squeezed { // it has not ended since
+			c.squeezed = false
+			c.feed()
+		}
+	}
+}
+
+// tighten tells the workers how large the window of a complete answer is now.
+func (s *Shard) tighten() {
+	over := s.dispatch.settings.Outputs.Over()
+	if over == s.tight && !over {
+		return
+	}
+	s.tight = over
+	for _, p := range s.ports {
+		p.worker.Link.SetTight(over)
+	}
+}
+
+// withhold says whether the app must wait before it sends more of an answer.
+func (c *Call) withhold() bool {
+	if c.inCore <= 0 || !c.shard.dispatch.settings.Outputs.Over() {
+		return false
+	}
+	c.shard.counters.Add(observe.MemoryWindowsWithheld, 1)
+	return true
+}
