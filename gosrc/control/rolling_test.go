@@ -176,8 +176,14 @@ func TestWorkersComeAndGo(t *testing.T) {
 	last := startGoWorker(t, id)
 	close(stopAsking)
 	clients.Wait()
-	text, err = Stats(id)
-	stats := must(t, text, err)["calls"].(map[string]any)
+	var stats map[string]any
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		text, err := Stats(id) // shown at the end of each loop's turn
+		stats = must(t, text, err)["calls"].(map[string]any)
+		if stats["answered"].(float64) == float64(asked.Load()) {
+			break
+		}
+	}
 	last.stop()
 	stop(t, id, events)
 	if n := asked.Load(); wrong.Load() != 0 || n < 1000 || stats["answered"].(float64) != float64(n) {
