@@ -57,6 +57,9 @@ func (q *eventQueue) add(e event) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.stopped || q.bell < 0 {
+		if e.FD != 0 {
+			unix.Close(e.FD) // nobody will
+		}
 		return
 	}
 	q.stopped = e.Event == "stopped"

@@ -14,6 +14,7 @@ import (
 // Sizes of records that hang on the links' geometry.
 const (
 	maxStart     = link.InboxSize/4 - link.RecordHeaderSize
+	maxHost      = 1<<16 - 1          // a client's name, as a trusted proxy gives it, has a u16 for its length
 	inboxReserve = link.InboxSize / 8 // kept for control records
 	// inboxRoomy is how little must be unread before call starts are written again: then the
 	// largest fits, with a pad and what is kept.

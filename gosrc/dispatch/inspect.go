@@ -66,7 +66,7 @@ func (s *Shard) Inspect(limit int) Report {
 			})
 		}
 	}
-	for _, q := range [...]*queue{&s.again, &s.queue} {
+	for _, q := range [...]*queue{&s.urgent, &s.again, &s.queue} {
 		q.each(func(c *Call) { add(c, "queued", 0) })
 	}
 	return r

@@ -74,3 +74,9 @@ func TestInspectTellsBlockedWorkers(t *testing.T) {
 		t.Errorf("the worker is blocked for %v; want about 100 ms", got)
 	}
 }
+
+func TestInspectTellsCallsOfPriorityPaths(t *testing.T) {
+	b := newBench(t, func(s *Settings) { s.PriorityPaths = []string{"/x"} })
+	b.start(request())
+	b.wantReport(10, "queued GET /x 0s 0 0/0")
+}

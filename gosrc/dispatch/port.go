@@ -92,10 +92,7 @@ func (p *port) offer(c *Call) bool {
 	} else if n := len(p.free); n > 0 {
 		p.free = p.free[:n-1]
 	}
-	generation := p.generations[slot] + 1
-	if generation == 0 {
-		generation = 1 // with 0, the first slot's ID would be that of control records
-	}
+	generation := p.nextGeneration(slot)
 	payload, ok := p.write(len(c.start), c.kind(), c.flags, p.slots.ID(slot, generation), data)
 	if !ok {
 		p.free = append(p.free, slot)
@@ -125,6 +122,10 @@ func (p *port) offer(c *Call) bool {
 	p.shard.move(c, offered)
 	return true
 }
+
+// nextGeneration is what a slot's next use has. It is never 0: the first slot's ID would then
+// be that of control records.
+func (p *port) nextGeneration(slot uint32) uint32 { return max(p.generations[slot]+1, 1) }
 
 // write reserves a record in the inbox.
 func (p *port) write(n int, kind, flags uint16, id uint64, class class) ([]byte, bool) {

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"encoding/binary"
+	"strings"
 	"testing"
 	"time"
 
@@ -310,4 +311,16 @@ func TestNewestFirstKeepsTheQueueSmall(t *testing.T) {
 	if q.oldest() != nil || q.newest() != nil {
 		t.Error("an empty queue has a call")
 	}
+}
+
+// A proxy names the client as it likes; a name that its record cannot hold must not reach a worker,
+// which would find the link corrupt.
+func TestAClientsNameHasABound(t *testing.T) {
+	b := newBench(t, nil)
+	b.worker(1)
+	r := request()
+	r.Client.Host = strings.Repeat("x", 70<<10)
+	b.start(r).said(t, "fail 431")
+	r.Client.Host = r.Client.Host[:maxHost]
+	b.start(r).said(t)
 }

@@ -74,7 +74,7 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 	switch {
 	case class == readiness || class == liveness:
 		return s.answerCheck(c, class)
-	case len(c.start) > maxStart:
+	case len(c.start) > maxStart || len(r.Client.Host) > maxHost:
 		return s.refuse(c, observe.RefusedHeadTooLarge, 431, "The request's head is too large.", 0)
 	case class == priority:
 		return s.startPriority(c)

@@ -464,14 +464,14 @@ func (p *port) offerTimer(f *firing) bool {
 	} else {
 		return false
 	}
-	generation := p.generations[slot] + 1
-	p.generations[slot] = generation
+	generation := p.nextGeneration(slot)
 	key, argument := f.Timer.Key, f.Timer.Data
 	payload, ok := p.write(link.TimerFixedSize+len(key)+len(argument), link.Timer, 0, p.slots.ID(slot, generation), data)
 	if !ok {
 		p.free = append(p.free, slot)
 		return false
 	}
+	p.generations[slot] = generation
 	putUint64(payload[link.TimerNumber:], f.Number)
 	putUint64(payload[link.TimerDue:], uint64(time.Now().UnixNano()-(link.Monotonic()-f.At)))
 	binary.LittleEndian.PutUint32(payload[link.TimerKeyLength:], uint32(len(key)))

@@ -160,7 +160,8 @@ static int link_init(PyObject *self, PyObject *args, PyObject *kwargs)
     bool pooled = PyObject_TypeCheck(app, state->pool_type);
     if ((!pooled && !PyCallable_Check(app)) || on_error == NULL || !PyCallable_Check(on_error) || on_control == NULL ||
         !PyCallable_Check(on_control)) {
-        PyErr_SetString(PyExc_TypeError, "Link needs app, on_error and on_control, which are callables; or a Pool as its app.");
+        PyErr_SetString(PyExc_TypeError,
+                        "Link needs app, on_error and on_control, which are callables; or a Pool as its app.");
         return -1;
     }
     link->state = state;

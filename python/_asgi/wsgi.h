@@ -60,8 +60,8 @@ struct Pool {
         const char *name;
         PyObject *key; /* "HTTP_..." */
     } names[SPVN_ENVIRON_NAMES]; /* of common fields; never changed once it is made */
-    PyObject *key_method, *key_path, *key_query, *key_uri, *key_raw_uri, *key_protocol, *key_scheme, *key_address, *key_port;
-    PyObject *key_server_name, *key_server_port, *key_type, *key_length, *key_input;
+    PyObject *key_method, *key_path, *key_query, *key_uri, *key_raw_uri, *key_protocol, *key_scheme, *key_input;
+    PyObject *key_address, *key_port, *key_server_name, *key_server_port, *key_type, *key_length;
 
     pthread_mutex_t lock;
     pthread_cond_t room; /* the core has made room in a ring */
@@ -175,9 +175,15 @@ void exchange_gone(Exchange *call);
 
 PyObject *exchange_readinto(PyObject *self, PyObject *buffer);
 
-/* wsgi_write.c */
+/* wsgi_start.c */
 
 PyObject *exchange_start_response(PyObject *self, PyObject *args, PyObject *kwargs);
+
+/* wsgi_write.c */
+
+/* Only one thread at a time writes a call's answer: raises in a second one. */
+int exchange_enter(Exchange *call);
+void exchange_leave(Exchange *call);
 PyObject *exchange_write(PyObject *self, PyObject *body);
 PyObject *exchange_send(PyObject *self, PyObject *body);
 PyObject *exchange_finish(PyObject *self, PyObject *args);

@@ -44,8 +44,9 @@ static PyObject *key_new(const uint8_t *name, uint32_t length)
 
 static PyObject *key_of(Pool *pool, const uint8_t *name, uint32_t length)
 {
-    for (unsigned slot = name_slot(name, length); pool->names[slot].name != NULL; slot = (slot + 1) % SPVN_ENVIRON_NAMES) {
-        const char *known = pool->names[slot].name;
+    const char *known;
+    for (unsigned slot = name_slot(name, length); (known = pool->names[slot].name) != NULL;
+         slot = (slot + 1) % SPVN_ENVIRON_NAMES) {
         if (strncmp(known, (const char *)name, length) == 0 && known[length] == '\0') {
             return Py_NewRef(pool->names[slot].key);
         }
@@ -220,7 +221,10 @@ PyObject *environ_build(Exchange *call, const CallStart *start)
     call->method = latin1(start->method, start->method_length);
     call->target = same ? latin1(start->path, start->path_length) : latin1(start->raw_path, start->raw_path_length);
     call->query = latin1(start->query, start->query_length);
-    PyObject *environ = call->method == NULL || call->target == NULL || call->query == NULL ? NULL : PyDict_Copy(pool->environ);
+    if (call->method == NULL || call->target == NULL || call->query == NULL) {
+        return NULL;
+    }
+    PyObject *environ = PyDict_Copy(pool->environ);
     if (environ == NULL) {
         return NULL;
     }
@@ -229,11 +233,13 @@ PyObject *environ_build(Exchange *call, const CallStart *start)
     bool secure = start->scheme == 1 || start->scheme == 3;
     /* "OPTIONS *" is about no resource. */
     bool asterisk = name_is(start->path, start->path_length, "*");
-    PyObject *uri = start->query_length == 0 ? Py_NewRef(call->target) : PyUnicode_FromFormat("%U?%U", call->target, call->query);
+    PyObject *uri = start->query_length == 0 ? Py_NewRef(call->target)
+                                             : PyUnicode_FromFormat("%U?%U", call->target, call->query);
     int failed = PyDict_SetItem(environ, pool->key_method, call->method) < 0 ||
                  set(environ, pool->key_path, latin1(start->path, asterisk ? 0 : start->path_length)) < 0 ||
                  PyDict_SetItem(environ, pool->key_query, call->query) < 0 || uri == NULL ||
-                 PyDict_SetItem(environ, pool->key_uri, uri) < 0 || PyDict_SetItem(environ, pool->key_raw_uri, uri) < 0 ||
+                 PyDict_SetItem(environ, pool->key_uri, uri) < 0 ||
+                 PyDict_SetItem(environ, pool->key_raw_uri, uri) < 0 ||
                  set(environ, pool->key_protocol, protocol_of(start->http_version)) < 0 ||
                  set(environ, pool->key_scheme, PyUnicode_FromString(secure ? "https" : "http")) < 0 ||
                  /* Empty for a client without an address, behind a unix socket: there for apps that look it up. */

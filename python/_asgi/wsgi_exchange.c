@@ -168,9 +168,10 @@ static void exchange_dealloc(PyObject *self)
 static PyMethodDef exchange_methods[] = {
     {"start_response", (PyCFunction)(void (*)(void))exchange_start_response, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("start_response(status, headers, exc_info=None)\n--\n\nPEP 3333's: returns write.")},
-    {"write", exchange_write, METH_O, PyDoc_STR("write(body, /)\n--\n\nPEP 3333's: sends a block, and waits while the client takes none.")},
+    {"write", exchange_write, METH_O,
+     PyDoc_STR("write(body, /)\n--\n\nPEP 3333's: sends a block, and waits while the client takes none.")},
     {"send", exchange_send, METH_O,
-     PyDoc_STR("send(body, /)\n--\n\nAs write(), and tells whether no block that follows would be sent (HEAD, 204, 304).")},
+     PyDoc_STR("send(body, /)\n--\n\nAs write(); True if no block that follows would be sent (HEAD, 204, 304).")},
     {"finish", exchange_finish, METH_VARARGS,
      PyDoc_STR("finish(body=b'', done=False, /)\n--\n\nSends the last block; with done the app has returned, too.")},
     {"done", exchange_done, METH_NOARGS, PyDoc_STR("done()\n--\n\nEnds the call: the app has returned.")},

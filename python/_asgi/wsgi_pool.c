@@ -8,7 +8,8 @@
 
 static _Atomic uint64_t *slot_word(Pool *pool, uint64_t id)
 {
-    return (_Atomic uint64_t *)(void *)(pool->link->slot_table + (size_t)(uint32_t)id * SPVN_SLOT_SIZE + SPVN_SLOT_WORD);
+    uint8_t *slot = pool->link->slot_table + (size_t)(uint32_t)id * SPVN_SLOT_SIZE;
+    return (_Atomic uint64_t *)(void *)(slot + SPVN_SLOT_WORD);
 }
 
 static uint64_t word_of(uint64_t id, unsigned state) { return (id & ~(uint64_t)UINT32_MAX) | state; }
@@ -390,7 +391,8 @@ static int pool_init(PyObject *self, PyObject *args, PyObject *kwargs)
     Pool *pool = (Pool *)self;
     PyObject *environ, *make_input;
     int threads;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!Oi:Pool", keywords, &PyDict_Type, &environ, &make_input, &threads)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!Oi:Pool", keywords, &PyDict_Type, &environ, &make_input,
+                                     &threads)) {
         return -1;
     }
     if (threads < 1) {
@@ -464,18 +466,21 @@ PyDoc_STRVAR(pool_doc,
 "--\n\n"
 "What the threads of a WSGI app share: give it to a Link as its app, then call next() in each thread.\n\n"
 "environ is what the environ of every call begins with. make_input(exchange) makes the wsgi.input of a call\n"
-"whose body has not come as a whole; it reads by exchange.readinto(). threads is how many of them there may be, as the core is told.");
+"whose body has not come as a whole; it reads by exchange.readinto(). threads is how many of them\n"
+"there may be, as the core is told.");
 
 static PyMethodDef pool_methods[] = {
     {"next", pool_next, METH_NOARGS,
      PyDoc_STR("next()\n--\n\nWaits for a call and claims it: (exchange, environ), or None once the pool is closed.")},
-    {"close", pool_close, METH_NOARGS, PyDoc_STR("close()\n--\n\nHas next() return None, in every thread that waits in it.")},
+    {"close", pool_close, METH_NOARGS,
+     PyDoc_STR("close()\n--\n\nHas next() return None, in every thread that waits in it.")},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef pool_getset[] = {
     {"idle", get_idle, NULL, PyDoc_STR("How many threads wait in next()."), NULL},
-    {"pending", get_pending, NULL, PyDoc_STR("How many calls wait for a thread; the core may have taken some back."), NULL},
+    {"pending", get_pending, NULL,
+     PyDoc_STR("How many calls wait for a thread; the core may have taken some back."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -61,9 +61,9 @@ static ReadResult try_read(Exchange *call, uint8_t *to, size_t size, size_t *tak
         return READ_GONE;
     }
     *taken = take(call, to, size);
-    bool written = (call->want_body || (call->credit_due > 0 && (call->first == NULL || call->credit_due >= SPVN_BODY_WINDOW / 4)))
-                       ? write_due(call)
-                       : true;
+    bool due = call->want_body ||
+               (call->credit_due > 0 && (call->first == NULL || call->credit_due >= SPVN_BODY_WINDOW / 4));
+    bool written = !due || write_due(call);
     if (*taken > 0 || (call->body_last && call->first == NULL)) {
         return READ_DONE; /* credit that found no room comes with the next read's */
     }
@@ -85,7 +85,8 @@ PyObject *exchange_readinto(PyObject *self, PyObject *object)
     if (result == READ_WAIT_ROOM || result == READ_WAIT_BODY) {
         Py_BEGIN_ALLOW_THREADS
         pthread_mutex_lock(&pool->lock);
-        while ((result = try_read(call, buffer.buf, (size_t)buffer.len, &taken)) == READ_WAIT_ROOM || result == READ_WAIT_BODY) {
+        while ((result = try_read(call, buffer.buf, (size_t)buffer.len, &taken)) == READ_WAIT_ROOM ||
+               result == READ_WAIT_BODY) {
             if (result == READ_WAIT_ROOM) {
                 exchange_wait_room(call);
             } else {

@@ -1,4 +1,4 @@
-/* Writing: start_response(), the blocks of the answer, and the call's end.
+/* Writing: the blocks of the answer, and the call's end.
  *
  * The head waits for the first block that is not empty, as PEP 3333 has it, and goes out with it in
  * one record. Each block is published before the app makes the next. With a Content-Length the block that
@@ -8,7 +8,6 @@
 
 /* No chunk smaller than this, unless it is the last: many tiny records would cost more than waiting. */
 #define SMALLEST_CHUNK 4096
-#define WHAT "start_response"
 
 /* A block on its way: what is left of it. */
 typedef struct {
@@ -131,8 +130,7 @@ static int write_block(Exchange *call, Block *block)
     return 0;
 }
 
-/* Only one thread at a time writes a call's answer. */
-static int enter(Exchange *call)
+int exchange_enter(Exchange *call)
 {
     if (pool_check_fork(call->pool) < 0) {
         return -1;
@@ -144,7 +142,7 @@ static int enter(Exchange *call)
     return 0;
 }
 
-static void leave(Exchange *call) { atomic_store(&call->writing, false); }
+void exchange_leave(Exchange *call) { atomic_store(&call->writing, false); }
 
 /* The head with a content-length behind its fields. */
 static PyObject *with_length(PyObject *head, size_t length)
@@ -182,7 +180,8 @@ static PyObject *block_bytes(PyObject *body)
 
 static int too_long(Exchange *call)
 {
-    PyErr_Format(PyExc_RuntimeError, "Response content longer than Content-Length (%lld)", (long long)call->content_length);
+    PyErr_Format(PyExc_RuntimeError, "Response content longer than Content-Length (%lld)",
+                 (long long)call->content_length);
     return -1;
 }
 
@@ -212,7 +211,8 @@ static int send_block(Exchange *call, PyObject *body, bool last, bool done)
             block.size = (size_t)call->content_left;
         }
         if (last && block.size < (uint64_t)call->content_left) {
-            PyErr_Format(PyExc_RuntimeError, "Response content shorter than Content-Length (%lld)", (long long)call->content_length);
+            PyErr_Format(PyExc_RuntimeError, "Response content shorter than Content-Length (%lld)",
+                         (long long)call->content_length);
             goto out;
         }
         call->content_left -= (int64_t)block.size;
@@ -231,9 +231,9 @@ static int send_block(Exchange *call, PyObject *body, bool last, bool done)
     }
     PyObject *head = NULL;
     if (!call->head_sent) {
-        /* The only block says how long the answer is; so it does for HEAD. */
-        bool measured = last && call->content_length < 0 && (!call->bodyless || call->head_method) && call->status != 204 &&
-                        call->status != 304 && (whole > 0 || !call->head_method);
+        /* The only block says how long the answer is; to HEAD, too, unless the app left it out there. */
+        bool measured = last && call->content_length < 0 && call->status != 204 && call->status != 304 &&
+                        (whole > 0 || !call->head_method);
         head = measured ? with_length(call->head, whole) : Py_NewRef(call->head);
         if (head == NULL) {
             goto out;
@@ -289,170 +289,18 @@ static void end(Exchange *call, uint16_t type)
 
 /* Methods. */
 
-static int parse_status(PyObject *status)
-{
-    if (!PyUnicode_Check(status)) {
-        PyErr_Format(PyExc_TypeError, "The status must be a str such as '200 OK', got %s.", Py_TYPE(status)->tp_name);
-        return -1;
-    }
-    Py_ssize_t length = PyUnicode_GET_LENGTH(status);
-    int number = 0;
-    for (Py_ssize_t i = 0; i < 3; i++) {
-        Py_UCS4 c = i < length ? PyUnicode_READ_CHAR(status, i) : 0;
-        number = c >= '0' && c <= '9' && number >= 0 ? number * 10 + (int)(c - '0') : -1;
-    }
-    if (number < 200 || (length > 3 && PyUnicode_READ_CHAR(status, 3) != ' ')) {
-        PyErr_Format(PyExc_ValueError, "The status must be a final one, such as '200 OK', got %R.", status);
-        return -1;
-    }
-    return number;
-}
-
-static PyObject *native(PyObject *text, const char *what)
-{
-    if (!PyUnicode_Check(text)) {
-        PyErr_Format(PyExc_TypeError, "A header's %s must be a str, got %s: %R.", what, Py_TYPE(text)->tp_name, text);
-        return NULL;
-    }
-    return PyUnicode_AsLatin1String(text);
-}
-
-static int append(Fields *fields, PyObject *pair)
-{
-    PyObject *items = PyUnicode_Check(pair) || PyBytes_Check(pair) ? NULL : PySequence_Tuple(pair);
-    if (items == NULL || PyTuple_GET_SIZE(items) != 2) {
-        if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_TypeError)) {
-            PyErr_Format(PyExc_TypeError, "Each of the headers must be a pair (name, value) of str, got %R.", pair);
-        }
-        Py_XDECREF(items);
-        return -1;
-    }
-    PyObject *name = native(PyTuple_GET_ITEM(items, 0), "name");
-    PyObject *value = name == NULL ? NULL : native(PyTuple_GET_ITEM(items, 1), "value");
-    int result = value == NULL ? -1 : fields_append(fields, name, value, WHAT);
-    Py_XDECREF(name);
-    Py_XDECREF(value);
-    Py_DECREF(items);
-    return result;
-}
-
-static int collect(Fields *fields, PyObject *headers)
-{
-    PyObject *sequence = PySequence_Tuple(headers);
-    if (sequence == NULL) {
-        return -1;
-    }
-    fields_init(fields);
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(sequence); i++) {
-        if (append(fields, PyTuple_GET_ITEM(sequence, i)) < 0) {
-            Py_DECREF(sequence);
-            fields_clear(fields);
-            return -1;
-        }
-    }
-    Py_DECREF(sequence);
-    return 0;
-}
-
-static PyObject *encode_head(Exchange *call, int status, const Fields *fields)
-{
-    size_t size = SPVN_RESPONSE_FIXED_SIZE + fields->bytes;
-    size_t most = outbox_max_payload(call->out) - 64; /* a content-length may come in addition */
-    if (size > most) {
-        PyErr_Format(PyExc_RuntimeError, "The head of the response has %zu bytes of fields; at most %zu can be sent.",
-                     fields->bytes, most - SPVN_RESPONSE_FIXED_SIZE);
-        return NULL;
-    }
-    PyObject *head = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
-    if (head != NULL) {
-        uint8_t *to = (uint8_t *)PyBytes_AS_STRING(head);
-        put32(to + SPVN_RESPONSE_STATUS, (uint32_t)status);
-        put32(to + SPVN_RESPONSE_FIELD_COUNT, (uint32_t)fields->count);
-        put32(to + SPVN_RESPONSE_FIELD_BYTES, (uint32_t)fields->bytes);
-        put32(to + SPVN_RESPONSE_BODY_LENGTH, 0);
-        fields_write(fields, to + SPVN_RESPONSE_FIXED_SIZE);
-    }
-    return head;
-}
-
-/* Raises the exception of an exc_info triple. */
-static void raise_exc_info(PyObject *exc_info)
-{
-    PyObject *type, *value, *traceback;
-    if (!PyTuple_Check(exc_info) || !PyArg_ParseTuple(exc_info, "OOO", &type, &value, &traceback)) {
-        PyErr_SetString(PyExc_TypeError, "exc_info must be a triple as sys.exc_info() returns it.");
-    } else if (!PyExceptionInstance_Check(value)) {
-        PyErr_SetObject(PyExceptionClass_Check(type) ? type : PyExc_TypeError, value == Py_None ? NULL : value);
-    } else {
-        if (traceback != Py_None && PyException_SetTraceback(value, traceback) < 0) {
-            return;
-        }
-        PyErr_SetObject((PyObject *)Py_TYPE(value), value);
-    }
-}
-
-static PyObject *start(Exchange *call, PyObject *status, PyObject *headers, PyObject *exc_info)
-{
-    if (exc_info == Py_None) {
-        if (call->head != NULL) {
-            PyErr_SetString(PyExc_AssertionError, "start_response() was called a second time without exc_info (PEP 3333).");
-            return NULL;
-        }
-    } else if (call->head_sent) {
-        /* Too late for another answer: the app's own error goes up. */
-        raise_exc_info(exc_info);
-        return NULL;
-    }
-    if (call->over) {
-        PyErr_SetString(PyExc_RuntimeError, "start_response() was called after the call's end.");
-        return NULL;
-    }
-    int number = parse_status(status);
-    Fields fields;
-    if (number < 0 || collect(&fields, headers) < 0) {
-        return NULL;
-    }
-    PyObject *head = encode_head(call, number, &fields);
-    int64_t length = fields.content_length;
-    fields_clear(&fields);
-    if (head == NULL) {
-        return NULL;
-    }
-    PyObject *old = call->head;
-    call->head = head;
-    Py_XDECREF(old);
-    call->status = (unsigned)number;
-    call->bodyless = call->head_method || number == 204 || number == 304;
-    call->content_length = length;
-    call->content_left = call->bodyless ? -1 : length;
-    return PyObject_GetAttrString((PyObject *)call, "write");
-}
-
-PyObject *exchange_start_response(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    static char *keywords[] = {"status", "headers", "exc_info", NULL};
-    Exchange *call = (Exchange *)self;
-    PyObject *status, *headers, *exc_info = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O:start_response", keywords, &status, &headers, &exc_info) || enter(call) < 0) {
-        return NULL;
-    }
-    PyObject *write = start(call, status, headers, exc_info);
-    leave(call);
-    return write;
-}
-
 static int send_one(Exchange *call, PyObject *object)
 {
     PyObject *body = block_bytes(object);
     if (body == NULL) {
         return -1;
     }
-    if (enter(call) < 0) {
+    if (exchange_enter(call) < 0) {
         Py_DECREF(body);
         return -1;
     }
     int result = send_block(call, body, false, false);
-    leave(call);
+    exchange_leave(call);
     return result;
 }
 
@@ -482,12 +330,12 @@ PyObject *exchange_finish(PyObject *self, PyObject *args)
     if (body == NULL) {
         return NULL;
     }
-    if (enter(call) < 0) {
+    if (exchange_enter(call) < 0) {
         Py_DECREF(body);
         return NULL;
     }
     int result = send_block(call, body, true, done);
-    leave(call);
+    exchange_leave(call);
     if (result < 0) {
         return NULL;
     }

@@ -211,14 +211,16 @@ class Host:
                 where,
             )
 
-    async def _delay(self) -> None:
-        """After SIGTERM: go on for --drain-delay, so that whoever sends requests here can learn of it."""
-        delay = self.config.drain_delay
-        if not self._terminated or not delay:
-            return
-        logger.info("SIGTERM: stopping in %g seconds", delay)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._until("the end of the delay"), delay)
+    def _begin_drain(self, grace: float) -> tuple[float, float]:
+        """Have the core drain; returns the delay before it begins, and the loop's time when it has to be over.
+
+        The delay is for who sends requests here and asks the health check: SIGTERM is theirs, Ctrl-C is not.
+        """
+        assert self._core is not None and self._server is not None and self._loop is not None
+        delay = self.config.drain_delay if self._terminated else 0.0
+        logger.info("Shutting down in %g seconds" if delay else "Shutting down", *([delay] if delay else []))
+        self._core.drain(self._server.server, grace, delay)
+        return delay, self._loop.time() + delay + grace
 
     async def _stop_core(self) -> None:
         assert self._core is not None and self._server is not None and self._loop is not None

@@ -92,6 +92,7 @@ class WorkerProcess:
         self._on_message, self._on_exit = on_message, on_exit
         self._unread = b""
         self._watch = -1
+        self._stack_lock = asyncio.Lock()
         self._kill_at: asyncio.TimerHandle | None = None
         self._says = self._stacks = -1
         given = descriptors.all()  # to be closed here
@@ -145,18 +146,26 @@ class WorkerProcess:
 
     async def stack(self) -> str:
         """The stacks of its threads, also while its loop is blocked; "" if it does not answer within a second."""
-        self._read(self._stacks)  # what an earlier answer left behind
-        if self._popen.returncode is not None or self.state == "starting":
-            return ""
-        self._popen.send_signal(STACK_SIGNAL)
+        async with self._stack_lock:
+            text = await self._read_stack()
+        return _app_stacks(text.decode("utf-8", "replace"))
+
+    async def _read_stack(self) -> bytes:
         text, deadline = b"", self._loop.time() + _STACK_SECONDS
+        # Before it is ready it may not know the signal yet, which would end it.
+        if self.state == "exited" or self.ready_at is None:
+            return text
+        self._read(self._stacks)  # what an earlier answer left behind
+        self._popen.send_signal(STACK_SIGNAL)
         while self._loop.time() < deadline:
             await asyncio.sleep(_STACK_PAUSE_SECONDS)
+            if self.state == "exited":
+                break  # and its pipe is closed
             part = self._read(self._stacks)
             if text and not part:
                 break
             text += part
-        return _app_stacks(text.decode("utf-8", "replace"))
+        return text
 
     def how_it_ended(self) -> str:
         """The signal or the exit code, in words."""

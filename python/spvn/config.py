@@ -371,7 +371,7 @@ class Config:
     drain_delay: float = _seconds(
         0.0,
         TIMEOUTS,
-        "On SIGTERM go on serving for this long before stopping, until no load balancer sends requests here any more.",
+        "On SIGTERM go on serving for this long while --health-check-path says 503; then stop.",
     )
 
     log_level: str | int | None = option(

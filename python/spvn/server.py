@@ -103,7 +103,6 @@ class Server(Host):
             if self._broken is not None:
                 # The core takes no more from this worker, and there is no other in this process.
                 raise SpvnError(f"the app's process broke the link to the core ({self._broken}); stopping")
-            await self._delay()
             await self._drain(worker)
             await self._unless_forced(worker.stop())
         except Interrupted:
@@ -112,13 +111,10 @@ class Server(Host):
             await asyncio.sleep(0)
 
     async def _drain(self, worker: Worker) -> None:
-        assert self._core is not None and self._server is not None and self._loop is not None
-        logger.info("Shutting down")
+        assert self._loop is not None
         grace = self.config.timeout_graceful_shutdown
         grace = FOREVER_SECONDS if grace is None else grace
-        delay = self.config.drain_delay
-        self._core.drain(self._server.server, grace, delay)
-        deadline = self._loop.time() + delay + grace
+        delay, deadline = self._begin_drain(grace)
         if worker.calls:
             logger.info("Waiting for connections to close. (CTRL+C to force quit)")
         with contextlib.suppress(asyncio.TimeoutError):

@@ -22,6 +22,7 @@ import contextlib
 import logging
 import os
 import signal
+from collections.abc import Coroutine
 from typing import Any
 
 from spvn import _signals, loops
@@ -73,6 +74,7 @@ class Supervisor(Host):
         self._wanted = config.workers or 1
         self._workers: dict[int, WorkerProcess] = {}
         self._limits: dict[int, Limits] = {}
+        self._tasks: set[asyncio.Future[None]] = set()
         self._ended: dict[int, WorkerProcess] = {}  # until their deaths are logged
         self._failures = 0
         self._not_before = 0.0
@@ -111,6 +113,8 @@ class Supervisor(Host):
             await self._stop_core()
             while self._workers:
                 await self._change()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=_LOST_SECONDS)
             if self._timer is not None:
                 self._timer.cancel()
         info("Finished parent process [%d]", "Finished parent process [" + style("%d", "cyan", bold=True) + "]", pid)
@@ -134,17 +138,13 @@ class Supervisor(Host):
         finally:
             if limits is not None:
                 limits.cancel()
-        await self._delay()
         await self._drain()
 
     async def _drain(self) -> None:
-        assert self._core is not None and self._server is not None and self._loop is not None
-        logger.info("Shutting down")
+        assert self._loop is not None
         grace = self._grace()
         # Until the last call is answered workers that die are replaced: others may wait for them.
-        delay = self.config.drain_delay
-        self._core.drain(self._server.server, grace, delay)
-        deadline = self._loop.time() + delay + grace
+        delay, deadline = self._begin_drain(grace)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._until("drained"), delay + grace + DRAIN_SLACK_SECONDS)
         self._serving = False
@@ -283,9 +283,7 @@ class Supervisor(Host):
             return
         number = int(event.get("worker") or 0)
         if name == "stack":
-            assert self._loop is not None
-            task = self._loop.create_task(self._tell_stack(self._workers.get(number), int(event["fd"])))
-            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._in_background(self._tell_stack(self._workers.get(number), int(event["fd"])))
             return
         if name == "worker-exited":
             ended = self._workers.get(number) or self._ended.get(number)
@@ -342,8 +340,7 @@ class Supervisor(Host):
     def _on_stalled(self, worker: WorkerProcess, seconds: float) -> None:
         assert self._loop is not None
         worker.stalled_at = self._loop.time() - seconds
-        task = self._loop.create_task(self._log_stall(worker, seconds))
-        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._in_background(self._log_stall(worker, seconds))
         limit = self.config.timeout_worker_stall
         if limit is not None:
             self._loop.call_later(max(0.0, limit - seconds), self._kill_stalled, worker, worker.stalled_at)
@@ -375,6 +372,12 @@ class Supervisor(Host):
             self._core.condemn_worker(self._server.server, worker.id)
         worker.kill(f"because its loop was blocked for {self._loop.time() - since:.1f} s (--timeout-worker-stall)")
 
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run this beside all else; the server's end waits a moment for it."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     # Ends.
 
     def _on_exit(self, worker: WorkerProcess) -> None:
@@ -394,8 +397,7 @@ class Supervisor(Host):
                 self._failed()
         if was_ready and not expected:
             self._ended[worker.id] = worker
-            task = self._loop.create_task(self._log_death(worker))
-            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._in_background(self._log_death(worker))
         self._look()
         self._changed.set()
 

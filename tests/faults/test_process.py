@@ -44,10 +44,10 @@ def test_a_blocked_app_does_not_make_the_core_spin(serve):
         assert wire.answer().body == b"blocked"
 
 
-def test_descriptors_run_short(serve):
+def test_descriptors_run_short(serve, name):
     """Idle connections make room, the longest idle first; new ones are served; nothing spins."""
     server = serve("--no-access-log", descriptors=160)
-    busy = server.wire().get("/slow?seconds=3")
+    busy = server.wire().get(f"/compute?key={name}")
     wires = []
     for _ in range(300):
         wire = server.wire()
@@ -58,7 +58,8 @@ def test_descriptors_run_short(serve):
     shed = server.count("connections.shed")
     assert shed > 100
     wires[0].ended()
-    assert busy.answer().body == b"slow"
+    wires[-1].get(f"/say?key={name}&word=go%20on").answer()
+    assert busy.answer().body == b"computed"
     # They were closed one by one as room was needed, not all at a time.
     assert server.count("connections.open") > 40
     for wire in [busy, *wires]:
@@ -224,6 +225,7 @@ def test_a_forked_child_does_not_keep_connections_open(serve):
                     raise AssertionError("a cut answer looks complete")
             assert server.get("/").body == b"hello"
             server.check()
+            wire.close()
             server.process.terminate()
             assert until(lambda: server.process.poll() is not None)
             # The child holds a copy of the listening socket.

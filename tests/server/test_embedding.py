@@ -70,8 +70,8 @@ def test_two_servers_on_one_loop():
 
 def test_many_servers_in_threads():
     before = set(os.listdir("/proc/self/fd"))
-    for _ in range(3):
-        servers = [testing.start(app) for _ in range(4)]
+    for _ in range(2):
+        servers = [testing.start(app) for _ in range(3)]
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda server: httpx.get(server.url).text, servers * 5))
         assert set(answers) == {"hello"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -234,8 +235,11 @@ def test_workers_hold_no_socket_and_no_descriptor_of_each_other(tmp_path: Path) 
         assert server.call()[0] == 200
 
         def open_files(pid: int) -> set[str]:
-            folder = f"/proc/{pid}/fd"
-            return {os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)}
+            names = set()
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(FileNotFoundError):  # one that has been closed meanwhile
+                    names.add(os.readlink(link))
+            return names
 
         supervisor, (one, other) = open_files(server.process.pid), map(open_files, server.workers())
         links = [name for name in one | other if "spvn-link" in name]
@@ -280,11 +284,13 @@ class TestTheEnd:
             assert server.ended() == 0
 
     def test_the_drain_delay(self, tmp_path: Path) -> None:
-        with served(tmp_path, "--workers", "1", "--drain-delay", "1") as server:
+        with served(tmp_path, "--workers", "1", "--drain-delay", "1", "--health-check-path", "/up") as server:
             server.wait_ready(1)
+            assert server.call("/up")[0] == 200
             began = time.monotonic()
             server.signal(signal.SIGTERM)
-            server.wait_log("SIGTERM: stopping in 1 seconds")
+            server.wait_log("Shutting down in 1 seconds")
+            server.wait(lambda: server.call("/up")[0] == 503)
             assert server.call()[0] == 200
             assert server.ended() == 0
             assert time.monotonic() - began >= 1

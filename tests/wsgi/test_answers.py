@@ -367,3 +367,20 @@ def test_after_the_end_nothing_works() -> None:
             write(b"more")
         with pytest.raises((RuntimeError, AssertionError)):
             start_response(OK, TEXT)
+
+
+def test_a_websocket_handshake_gets_the_apps_answer() -> None:
+    """The Upgrade is not taken up (RFC 9110 7.8)."""
+    upgrade = (
+        b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("404 Not Found", TEXT)
+        return [environ["REQUEST_METHOD"].encode() + environ["PATH_INFO"].encode()]
+
+    answer = ask(app, upgrade, valid=False)
+    assert (answer.status, answer.text) == (404, "GET/chat")
+    answer = ask(returning(iter([b"one ", b"two"])), upgrade, valid=False)
+    assert (answer.status, answer.text) == (200, "one two")

@@ -65,9 +65,7 @@ def test_no_more_than_threads_calls_at_once() -> None:
     with serving(gate, threads=3) as server, ThreadPoolExecutor(30) as clients:
         answers = [clients.submit(get, server) for _ in range(30)]
         assert until(lambda: gate.inside == 3 and server.stats()["calls"]["in_flight"] == 30)
-        assert until(
-            lambda: server.stats()["calls"]["held"] == 3
-        )  # the others wait in the core, not behind one of these
+        assert until(lambda: server.stats()["calls"]["held"] == 3)  # the others wait in the core
         assert len(names()) == 3
         gate.go.set()
         assert {answer.result()[0] for answer in answers} == {200}

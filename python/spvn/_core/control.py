@@ -26,7 +26,8 @@ def AddWorker(server: int, options: str) -> str:
 
 
 def Drain(server: int, options: str) -> str:
-    """Drain stops accepting and lets calls finish, for at most "grace" seconds of options;
+    """Drain has health checks say so for "delay" seconds, in which everything goes on; then it
+    stops accepting and lets calls finish, for at most "grace" seconds of options;
     then comes the event "drained", with the number of calls "left".
     """
     return _core.control_Drain(server, options)
@@ -51,7 +52,8 @@ def Start(config: str) -> str:
     """Start listens and starts the poll loops. config is the JSON of a Config. The answer has
     the server's id as "server", its "addresses", and "events_fd": a descriptor, the
     caller's to close, that is readable when Events has something to tell. Calls wait
-    until a worker is ready.
+    until a worker is ready. The descriptor of the access log is the core's from now on, even if
+    Start fails.
     """
     return _core.control_Start(config)
 
@@ -89,6 +91,7 @@ def WatchWorker(server: int, worker: int, pid: int) -> str:
 
 def WorkerGone(server: int, worker: int, options: str) -> str:
     """WorkerGone says that a worker has ended, whatever the reason. Its unclaimed calls go to
-    others, its claimed ones fail.
+    others, its claimed ones fail. options may say how its process ended, where nobody had
+    ended it on purpose: {"signal": 11} or {"exit": 3}; --quarantine hangs on that.
     """
     return _core.control_WorkerGone(server, worker, options)

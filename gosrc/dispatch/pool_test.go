@@ -1,0 +1,58 @@
+package dispatch
+
+import (
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"spvn/gosrc/link"
+	"spvn/gosrc/observe"
+)
+
+// pooledWorker is a worker that runs n calls at a time.
+func (b *bench) pooledWorker(id int, n byte) *fakeWorker {
+	w := b.worker(id)
+	w.SetState(WorkerReady)
+	w.write(link.Ready, 0, 0, []byte{n, 0, 0, 0, 0, 0, 0, 0})
+	b.turn()
+	return w
+}
+
+func TestAPoolGetsAsManyCallsAsItHasThreads(t *testing.T) {
+	b := newBench(t, nil)
+	w := b.pooledWorker(1, 3)
+	for range 10 {
+		b.start(request())
+	}
+	b.turn()
+	begun := w.read(t, 100, b.now)
+	if len(begun) != 3 {
+		t.Fatalf("got %d calls; want 3", len(begun))
+	}
+	// Threads that are in their calls for long say nothing about the worker: its window stays what it was.
+	for range 200 {
+		binary.LittleEndian.PutUint64(w.Link.Memory()[link.HeaderTurns:], w.Link.Turns()+1) // its loop answers when it is rung
+		b.tick(10 * time.Millisecond)
+	}
+	b.want(observe.WorkersStalled, 0)
+	b.want(observe.CallsTakenBack, 0)
+	for i := range 2 {
+		w.write(link.Response, link.FlagLast|link.FlagDone, begun[i].id, responsePayload(200, 0, "x"))
+	}
+	b.turn()
+	if got := len(w.read(t, 100, b.now)); got != 2 {
+		t.Errorf("got %d calls for two free threads; want 2", got)
+	}
+}
+
+func TestAPoolWithoutThreadsLeavesCallsToOthers(t *testing.T) {
+	b := newBench(t, nil)
+	busy, free := b.pooledWorker(1, 1), b.pooledWorker(2, 4)
+	for range 5 {
+		b.start(request())
+	}
+	b.turn()
+	if got, other := len(busy.read(t, 100, b.now)), len(free.read(t, 100, b.now)); got != 1 || other != 4 {
+		t.Errorf("got %d and %d calls; want 1 and 4", got, other)
+	}
+}
