@@ -147,7 +147,7 @@ async def websocket_broadcast(scope, receive, send):
 
 
 async def faults(scope, receive, send):
-    """For the fault works: /wait 20 ms; /burn and /block hold the loop for 5 ms and 2 s, /late for 5 ms after an await."""
+    """For the fault works: /wait 20 ms; /burn, /late (after an await), /block hold the loop 5 ms, 5 ms, 2 s; /pid."""
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
     path = scope["path"]

@@ -84,7 +84,8 @@ def brief(row: dict[str, Any]) -> str:
         parts.append(f"lost {row['lost']}")
     if "goodput" in row:
         light = row["light"]["latency"]
-        parts.append(f"goodput {row['goodput']:.0%}  light p50 {light['p50']:,.0f} us  recovery {row['recovery_ms']:.0f} ms")
+        parts.append(f"goodput {row['goodput']:.0%}  light p50 {light['p50']:,.0f} us")
+        parts.append(f"recovery {row['recovery_ms']:.0f} ms")
     if "bytes_per_connection" in row:
         parts.append(f"{row['bytes_per_connection']:,.0f} bytes a connection")
     if "ready_ms" in row:

@@ -41,7 +41,7 @@ def test_first_byte_leaves_streams_alone_and_request_cuts_them(start):
     server = start("--timeout-request", "0.3")
     with server.wire() as wire, pytest.raises(Cut):
         wire.get("/stream").answer()
-    assert server.count("calls.failed_by.cut") == 1
+    until(lambda: server.count("calls.failed_by.cut") == 1)
 
 
 def test_a_client_may_shorten_the_deadline(start):
@@ -50,7 +50,7 @@ def test_a_client_may_shorten_the_deadline(start):
     assert server.get("/sleep", "X-Timeout: 200ms").status == 504
     assert time.monotonic() - begun < 0.9
     assert server.get("/sleep", "X-Timeout: 20").status == 200
-    assert server.count("calls.timed_out.deadline_header") == 1
+    until(lambda: server.count("calls.timed_out.deadline_header") == 1)
 
 
 def test_health_checks_while_the_loop_is_blocked(start):

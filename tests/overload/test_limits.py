@@ -70,6 +70,8 @@ def test_uploads_that_nobody_receives(start):
     assert held < (1 << 20) + 65536 + 200 * 8192, held
     assert server.count("memory.reads_paused") > 0
     server.kill()  # the calls would go on for half a minute
+    for wire in wires:
+        wire.close()
 
 
 def test_clients_who_read_slowly(start):

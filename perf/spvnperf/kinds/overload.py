@@ -1,8 +1,9 @@
 """More asked than one worker can do, by clients who give up after a second: goodput, a light call meanwhile, recovery.
 
 An open loop asks for calls of 5 ms, beside it another one for a light call 20 times a second that goes on for three
-seconds after the load's end. Goodput is the share of what the worker can do (or of what is offered, if that is less) that
-reached clients in time. Recovery is how long after the load's end light calls still took 50 ms or more, to the next 0.1 s.
+seconds after the load's end. Goodput is the share of what the worker can do (or of what is offered, if that is less)
+that reached clients in time. Recovery is how long after the load's end light calls still took 50 ms or more, in steps
+of 0.1 s.
 
 The light call's path is one of spvn's default --priority-path; the others have nothing of the kind.
 """
