@@ -18,7 +18,7 @@ CORE_CFLAGS = -I$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path
 
 .DEFAULT_GOAL := build
 .PHONY: demo build fmt lint lint-go lint-python test test-go test-python test-all tools system-tools generate \
-	perf perf-quick soak wheel clean
+	perf perf-quick perf-overload soak wheel clean
 
 demo: build
 	$(PYTHON) tools/demo.py
@@ -84,6 +84,10 @@ perf: build
 
 perf-quick: build
 	$(PYTHON) perf/run.py --quick
+
+# More asked than can be done, beside the rivals: about twelve minutes.
+perf-overload: build
+	$(PYTHON) perf/run.py --works overload-before,overload-behind --output perf/results/overload
 
 # The tests that take minutes: rings across processes, floods, leaks.
 soak: build

@@ -147,7 +147,7 @@ async def websocket_broadcast(scope, receive, send):
 
 
 async def faults(scope, receive, send):
-    """For the fault works: /wait 20 ms; /burn and /block hold the loop for 5 ms and 2 s; /pid; all else says hello."""
+    """For the fault works: /wait 20 ms; /burn, /late (after an await), /block hold the loop 5 ms, 5 ms, 2 s; /pid."""
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
     path = scope["path"]
@@ -157,9 +157,10 @@ async def faults(scope, receive, send):
     elif path == "/block":
         time.sleep(2)
     elif path == "/burn":
-        end = time.perf_counter() + 0.005
-        while time.perf_counter() < end:
-            pass
+        burn(0.005)
+    elif path == "/late":
+        await asyncio.sleep(0.001)
+        burn(0.005)
     elif path == "/pid":
         import os
 
@@ -167,3 +168,9 @@ async def faults(scope, receive, send):
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def burn(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass

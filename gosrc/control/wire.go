@@ -50,6 +50,7 @@ func (s *server) transportConfig() *transport.Config {
 		WriteTimeout:   seconds(s.config.TimeoutWrite),
 		MaxConnections: s.connectionLimit(),
 		Gate:           s.gate(),
+		Bodies:         s.bodies,
 		Outputs:        s.outputs,
 		Counters:       s.counters,
 		TurnEnds:       s.flushAccess,

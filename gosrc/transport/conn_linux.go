@@ -238,7 +238,11 @@ func (c *conn) readable(events uint32) {
 		}
 		return
 	}
-	n, errno := read(int(c.fd), l.input)
+	input := l.input
+	if l.config.Bodies.Over() {
+		input = input[:tightRead] // a protocol takes all that was read
+	}
+	n, errno := read(int(c.fd), input)
 	switch {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		return

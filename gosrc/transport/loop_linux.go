@@ -19,6 +19,7 @@ import (
 
 const (
 	inputSize   = 64 << 10 // the read buffer that all connections of a loop share
+	tightRead   = 4 << 10  // of it, while too much of all bodies is held
 	outputSize  = 2 << 10  // a new output buffer
 	keepOutput  = 64 << 10 // a larger one is not kept
 	maxEvents   = 256      // taken in one wake-up

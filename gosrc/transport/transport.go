@@ -55,6 +55,9 @@ type Config struct {
 	MaxConnections int
 	// Gate bounds what one address may open. May be nil.
 	Gate *Gate
+	// Bodies is overdrawn while too much of all requests' bodies is held: then less is read at
+	// once. May be nil.
+	Bodies *memory.Budget
 	// Outputs counts the bytes that clients do not take. May be nil.
 	Outputs  *memory.Budget
 	Counters []*observe.Shard // one for each loop

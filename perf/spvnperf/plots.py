@@ -26,7 +26,7 @@ def write(entries: list[Entry], folder: Path) -> list[Path]:
         if kind in ("wrk", "sse"):
             charts[f"{work}-{size}"] = speed(f"{title}, {size:,} connections", measured)
             charts[f"{work}-{size}-latency"] = percentiles(f"{title}, {size:,} connections: latency", measured)
-        elif kind in ("rate", "fault"):
+        elif kind in ("rate", "fault", "overload"):
             charts[f"{work}-{size}-time"] = over_time(f"{title}: p99 at {size:,} calls/s", measured)
         elif kind == "burst":
             charts[f"{work}-{size}"] = percentiles(f"{size:,} connections at once, three calls each: latency", measured)

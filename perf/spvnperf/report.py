@@ -68,7 +68,7 @@ def cell_sections(entries: list[Entry], results: dict[str, Any], links: dict[str
     sections = []
     for (work, size), cell in by_cell(entries).items():
         kind = cell[0].kind
-        unit = {"rate": " calls/s", "fault": "", "startup": ""}.get(
+        unit = {"rate": " calls/s", "overload": " calls/s", "fault": "", "startup": ""}.get(
             kind, " connection" if size == 1 else " connections"
         )
         workers = f", {cell[0].workers} workers" if cell[0].workers > 1 else ""
@@ -260,12 +260,20 @@ COLUMNS: dict[str, list[Column]] = {
         *MEMORY,
         ERRORS,
     ],
+    "overload": [
+        ("planned", lambda e: whole(e.get("planned"))),
+        ("in time", lambda e: whole(e.get("ok"))),
+        ("goodput", lambda e: percent(e.get("goodput"))),
+        ("light call p50", at("light", "latency", "p50")),
+        ("light call p99", at("light", "latency", "p99")),
+        ("recovery", lambda e: duration((e.get("recovery_ms") or 0) * 1000)),
+        *LATENCY,
+        ERRORS,
+    ],
     "fault": [
         ("planned", lambda e: whole(e.get("planned"))),
         ("lost", lambda e: whole(e.get("lost"))),
         ("connections lost", lambda e: whole(e.get("ended"))),
-        ("goodput", lambda e: percent(e.get("goodput"))),
-        ("light call p50", at("light", "latency", "p50")),
         *LATENCY,
         ERRORS,
     ],

@@ -17,7 +17,7 @@ from .works import Cell, Work
 
 # Seconds a row takes beside its measurement: start, warm-up, stop. Only for the estimate that is printed.
 OVERHEAD = 1.3
-KIND_SECONDS = {"burst": 6.0, "idle": 14.0, "startup": 0.5, "fault": 9.0}
+KIND_SECONDS = {"burst": 6.0, "idle": 14.0, "startup": 0.5, "fault": 9.0, "overload": 14.0}
 
 
 def plan(works: Iterable[Work], rounds: int, chosen: set[str]) -> Iterator[tuple[Cell, int, Server]]:
@@ -82,6 +82,10 @@ def brief(row: dict[str, Any]) -> str:
         parts.append(f"p50 {row['latency']['p50']:,.0f} us  p99 {row['latency']['p99']:,.0f} us")
     if "lost" in row:
         parts.append(f"lost {row['lost']}")
+    if "goodput" in row:
+        light = row["light"]["latency"]
+        parts.append(f"goodput {row['goodput']:.0%}  light p50 {light['p50']:,.0f} us")
+        parts.append(f"recovery {row['recovery_ms']:.0f} ms")
     if "bytes_per_connection" in row:
         parts.append(f"{row['bytes_per_connection']:,.0f} bytes a connection")
     if "ready_ms" in row:

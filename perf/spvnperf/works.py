@@ -51,11 +51,11 @@ class Cell:
     @property
     def connections(self) -> int:
         """The most connections it opens; for constant rates the size is calls a second."""
-        return 4200 if self.work.kind == "fault" else 100 if self.work.kind == "rate" else self.size
+        return 4200 if self.work.kind in ("fault", "overload") else 100 if self.work.kind == "rate" else self.size
 
     @property
     def label(self) -> str:
-        unit = {"rate": "/s", "startup": ""}.get(self.work.kind, " conn")
+        unit = {"rate": "/s", "overload": "/s", "startup": ""}.get(self.work.kind, " conn")
         return f"{self.work.name} {self.size}{unit}" if unit else self.work.name
 
 
@@ -118,12 +118,14 @@ WORKS = (
     ),
     *(
         Work(
-            *(f"overload-{times}x", "fault", "apps:faults", (200 * times,), f"offered {times}x of 200 calls/s", FAULTS),
+            *(f"overload-{when}", "overload", "apps:faults", (150, 400, 800, 2000)),
+            f"5 ms {when} the first await: 0.75x, 2x, 4x, 10x of 200 calls/s",
+            FAULTS,
             seconds=10,
             rounds=1,
-            options={"fault": "overload"},
+            options={"path": path},
         )
-        for times in (2, 4)
+        for when, path in (("before", "/burn"), ("behind", "/late"))
     ),
 )
 

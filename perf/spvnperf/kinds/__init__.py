@@ -12,7 +12,7 @@ from typing import Any, Callable
 from ..context import Context
 from ..servers import Server
 from ..works import Cell
-from . import burst, closed, fault, idle, rate, sse, startup, websocket, wrk
+from . import burst, closed, fault, idle, overload, rate, sse, startup, websocket, wrk
 
 Measure = Callable[[Context, Server, Cell, int], dict[str, Any]]
 
@@ -25,5 +25,6 @@ KINDS: dict[str, Measure] = {
     "sse": sse.measure,
     "startup": startup.measure,
     "fault": fault.measure,
+    "overload": overload.measure,
     "websocket": websocket.measure,
 }

@@ -38,8 +38,6 @@ def measure(context: Context, server: Server, cell: Cell, round_number: int) -> 
     if fault == "restart" and not server.restart:
         raise Skipped(f"{server.name} has no rolling restart")
     with context.serve(server, cell, round_number) as running:
-        if fault == "overload":
-            return overload(context, running, cell)
         strike = {"kill": kill_worker, "restart": restart, "stall": stall}[fault]
         seconds = cell.work.seconds or context.seconds
         # A call that takes a while is in flight when its worker dies; one that takes no time hardly ever is.
@@ -88,20 +86,6 @@ def get(running: Running, path: str, timeout: float) -> bytes:
         return connection.getresponse().read()
     finally:
         connection.close()
-
-
-def overload(context: Context, running: Running, cell: Cell) -> dict[str, Any]:
-    """Offers a multiple of what one worker can do, beside a light call 20 times a second.
-
-    Goodput is the share of the worker's capacity that reached clients within their deadline of 1 s.
-    """
-    seconds = cell.work.seconds or context.seconds
-    heavy = RateRun(context, running, "/burn", cell.size, seconds, OVERLOAD_CONNECTIONS, DEADLINE)
-    light = RateRun(context, running, "/hello", LIGHT_RATE, seconds, LIGHT_RATE, 10)
-    row = heavy.row()
-    row["goodput"] = row["ok"] / (CAPACITY * seconds)
-    row["light"] = light.row()
-    return row
 
 
 class RateRun:
