@@ -153,7 +153,7 @@ func (p *port) lookForOld() {
 // ready says whether one more call can be offered here.
 func (p *port) ready() bool {
 	if p.worker.pooled() {
-		return p.usable() && p.worker.hasThread()
+		return p.usable() && p.hasThread()
 	}
 	return p.usable() && p.unclaimed < p.batch.limit() && (float64(p.active()) < p.window || p.probing)
 }
@@ -166,7 +166,7 @@ func (p *port) usable() bool {
 
 // ahead says whether a call of a priority path can be offered here: the window does not
 // hold it back, but an inbox full of such calls does.
-func (p *port) ahead() bool { return p.usable() && p.unclaimed < 2*maxUnclaimed }
+func (p *port) ahead() bool { return p.usable() && p.hasThread() && p.unclaimed < 2*maxUnclaimed }
 
 // choose is the worker that will begin a call soonest, nil when none can take one. can
 // says which may: ready, or usable for a call that goes ahead of the window. Ties rotate.

@@ -84,7 +84,7 @@ func (s *Shard) offerWaiting() {
 		s.offerFrom(&s.urgent, (*port).ahead)
 	}
 	if s.again.live > 0 {
-		s.offerFrom(&s.again, func(p *port) bool { return p.usable() && p.reruns == 0 })
+		s.offerFrom(&s.again, func(p *port) bool { return p.usable() && p.hasThread() && p.reruns == 0 })
 	}
 	s.offerFrom(&s.queue, (*port).ready)
 }

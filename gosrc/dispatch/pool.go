@@ -10,6 +10,14 @@ func (w *Worker) setThreads(n uint32) { w.threads.Store(int32(min(n, 1<<20))) }
 
 func (w *Worker) pooled() bool { return w.threads.Load() > 0 }
 
-// hasThread says whether a thread waits for a call. Each loop asks for itself, so a
-// handful of calls may be offered in excess.
-func (w *Worker) hasThread() bool { return w.Held() < int64(w.threads.Load()) }
+// hasThread says whether the worker has a thread for one more call, or needs none. Each
+// loop asks for itself, so a handful of calls may be offered in excess.
+func (p *port) hasThread() bool {
+	return !p.worker.pooled() || p.worker.Held() < int64(p.worker.threads.Load())
+}
+
+// threadsBusy says that all threads are in their calls, so that an offer that is not
+// claimed says nothing about the worker's loop.
+func (p *port) threadsBusy() bool {
+	return p.worker.pooled() && p.worker.Held()-int64(p.unclaimed) >= int64(p.worker.threads.Load())
+}

@@ -56,3 +56,24 @@ func TestAPoolWithoutThreadsLeavesCallsToOthers(t *testing.T) {
 		t.Errorf("got %d and %d calls; want 1 and 4", got, other)
 	}
 }
+
+func TestAnOfferInExcessOfAPoolIsNoStall(t *testing.T) {
+	b := newBench(t, nil)
+	w := b.pooledWorker(1, 4)
+	for range 4 {
+		b.start(request())
+	}
+	b.turn()
+	if got := len(w.read(t, 3, b.now)); got != 3 {
+		t.Fatalf("got %d calls; want 3", got)
+	}
+	w.setThreads(3) // as if another loop had offered at the same time
+	for range 60 {
+		binary.LittleEndian.PutUint64(w.Link.Memory()[link.HeaderTurns:], w.Link.Turns()+1)
+		b.tick(10 * time.Millisecond)
+	}
+	for range 20 { // less than a worker has to answer that it lives
+		b.tick(10 * time.Millisecond)
+	}
+	b.want(observe.WorkersStalled, 0)
+}

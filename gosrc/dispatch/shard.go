@@ -30,6 +30,7 @@ type Shard struct {
 
 	head   []byte // private copy of the head of an answer
 	fields []call.Field
+	spare  [][]byte // buffers for messages that wait for room in an inbox
 	line   AccessLine
 	told   call.Answer // of the record in hand
 

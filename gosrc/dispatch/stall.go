@@ -42,12 +42,12 @@ func (p *port) watch() {
 		return
 	}
 	still := time.Duration(s.now - p.markedAt)
-	if o := p.oldestOffer(); o != nil {
+	if o := p.oldestOffer(); o != nil && !p.threadsBusy() {
 		if p.stalledSince == 0 && time.Duration(s.now-o.call.offered) > stallAfter && still > stallAfter {
 			p.stall(o.call.offered)
 		}
 	} else if still >= probe && !p.probed {
-		// It holds calls and has nothing to claim: it is asked whether it lives.
+		// It holds calls and has nothing to claim, or no thread for it: it is asked whether it lives.
 		p.probed = true
 		p.inbox.Publish()
 		p.ring()

@@ -67,6 +67,9 @@ func (c *Call) Message(text bool, b []byte) {
 			}
 		}
 	}
+	if s.pending == nil {
+		s.pending = c.shard.spareBuffer(8 + len(b))
+	}
 	s.pending = binary.LittleEndian.AppendUint32(s.pending, opcode)
 	s.pending = binary.LittleEndian.AppendUint32(s.pending, uint32(len(b)))
 	s.pending = append(s.pending, b...)
@@ -133,9 +136,9 @@ func (c *Call) pumpSocket() {
 		binary.LittleEndian.PutUint32(head, opcode)
 		binary.LittleEndian.PutUint32(head[4:], uint32(left-n))
 	}
-	s.pending, s.pendingAt = s.pending[:0], 0
-	if cap(s.pending) > keepBody {
-		s.pending = nil
+	if s.pending != nil {
+		c.shard.keepBuffer(s.pending)
+		s.pending, s.pendingAt = nil, 0
 	}
 	if !c.state.ended() || c.told {
 		return
@@ -153,6 +156,28 @@ func (c *Call) pumpSocket() {
 	binary.LittleEndian.PutUint32(payload[4:], 0)
 	copy(payload[8:], s.reason)
 	c.told = true
+}
+
+// Messages wait here only while an inbox is full, which then is the case for many calls in
+// turn: the shard keeps a few buffers for that.
+const (
+	keepPending  = 128 << 10 // bytes; a larger one is not kept
+	pendingsKept = 64
+)
+
+func (s *Shard) spareBuffer(n int) []byte {
+	if last := len(s.spare) - 1; last >= 0 && cap(s.spare[last]) >= n {
+		b := s.spare[last]
+		s.spare = s.spare[:last]
+		return b
+	}
+	return make([]byte, 0, n)
+}
+
+func (s *Shard) keepBuffer(b []byte) {
+	if cap(b) <= keepPending && len(s.spare) < pendingsKept {
+		s.spare = append(s.spare, b[:0])
+	}
 }
 
 var errNoSocket = errors.New("a record of a WebSocket whose handshake was not accepted")

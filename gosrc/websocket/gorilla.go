@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	readerSize  = 4 << 10  // of the one bufio.Reader of a loop; gorilla peeks up to 125 bytes
-	writerSize  = 16 << 10 // of a write buffer; a compressed message is cut into frames of this size
+	readerSize  = 4 << 10 // of the one bufio.Reader of a loop; gorilla peeks up to 125 bytes
+	writerSize  = 4 << 10 // of a write buffer; a compressed message is cut into frames of this size
 	keepScratch = 256 << 10
 )
 

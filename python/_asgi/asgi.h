@@ -322,6 +322,8 @@ static inline uint32_t call_window(const Call *call)
     }
     return window > call->window_used ? window - call->window_used : 0;
 }
+/* Writes a WebSocket message at once; false, and nothing written, when it has to wait or to be cut. */
+bool call_write_message(Call *call, uint16_t opcode, const char *bytes, size_t size);
 /* Writes what is due, as far as window and room allow. */
 void call_pump(Call *call);
 /* Makes what the call wrote visible; outside a drain, rings. */
@@ -404,7 +406,7 @@ void call_credit(Call *call, uint64_t bytes);
 /* A message and the items that most have, NULL where there is none; owned but for dict. */
 typedef struct {
     PyObject *dict;
-    PyObject *type, *status, *headers, *trailers, *body, *more_body;
+    PyObject *type, *status, *headers, *trailers, *body, *more_body, *text, *bytes;
 } Message;
 
 void message_read(Message *message, State *state, PyObject *dict);

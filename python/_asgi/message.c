@@ -23,6 +23,7 @@ void message_read(Message *message, State *state, PyObject *dict)
         {state->str_type, &message->type},         {state->str_status, &message->status},
         {state->str_headers, &message->headers},   {state->str_body, &message->body},
         {state->str_more_body, &message->more_body}, {state->str_trailers, &message->trailers},
+        {state->str_text, &message->text},         {state->str_bytes, &message->bytes},
     };
     const int count = sizeof wanted / sizeof *wanted;
     PyObject *key, *item;
@@ -54,6 +55,8 @@ void message_clear(Message *message)
     Py_XDECREF(message->body);
     Py_XDECREF(message->more_body);
     Py_XDECREF(message->trailers);
+    Py_XDECREF(message->text);
+    Py_XDECREF(message->bytes);
 }
 
 int item_true(PyObject *item)

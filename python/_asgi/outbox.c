@@ -186,7 +186,7 @@ static bool pump_message(Call *call)
 }
 
 /* Tells how much of what the client sent the app has received, unless that is not worth a record now. */
-static bool pump_credit(Call *call)
+static bool pump_credit(Call *call, bool more_follows)
 {
     if (!call->websocket) {
         uint8_t *record = call->credit_due == 0 ? NULL : call_reserve(call, 8, SPVN_BODY_CREDIT, 0);
@@ -197,7 +197,7 @@ static bool pump_credit(Call *call)
         return call->credit_due == 0;
     }
     if (call->ws_received == 0 || call->ws == WS_ENDED ||
-        (call->held == NULL && call->ws_received < SPVN_WS_CREDIT_MESSAGES && call->credit_due < SPVN_WS_CREDIT_BYTES)) {
+        (!more_follows && call->ws_received < SPVN_WS_CREDIT_MESSAGES && call->credit_due < SPVN_WS_CREDIT_BYTES)) {
         return true;
     }
     uint8_t *record = call_reserve(call, 8, SPVN_WS_CREDIT, 0);
@@ -228,6 +228,23 @@ static bool pump_held(Call *call)
     return true;
 }
 
+bool call_write_message(Call *call, uint16_t opcode, const char *bytes, size_t size)
+{
+    if (call->held != NULL || call->window_used >= call->window || size > outbox_max_payload(call->outbox) - 8 ||
+        !call->listed || !link_usable(call->link) || !pump_credit(call, true)) {
+        return false;
+    }
+    uint8_t *record = call_reserve(call, 8 + size, SPVN_WS_SEND, 0);
+    if (record == NULL) {
+        return false;
+    }
+    put32(record + SPVN_RECORD_HEADER_SIZE, opcode);
+    put32(record + SPVN_RECORD_HEADER_SIZE + 4, (uint32_t)size);
+    memcpy(record + SPVN_RECORD_HEADER_SIZE + 8, bytes, size);
+    call->window_used += (uint32_t)size + SPVN_WS_SEND_COST;
+    return true;
+}
+
 void call_pump(Call *call)
 {
     if (!call->listed || !link_usable(call->link)) {
@@ -239,7 +256,7 @@ void call_pump(Call *call)
         }
         call->want_body_due = false;
     }
-    if (!pump_credit(call)) {
+    if (!pump_credit(call, call->held != NULL)) {
         return;
     }
     if (call->held != NULL) {

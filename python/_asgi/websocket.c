@@ -184,32 +184,45 @@ static SendResult close_open(Call *call, const Message *message)
 
 static SendResult send_data(Call *call, const Message *message)
 {
-    State *state = call->link->state;
     uint16_t opcode = 2;
-    PyObject *payload = message_get(message, state->str_bytes);
+    PyObject *payload = message->bytes;
     if (payload == NULL || payload == Py_None) {
-        Py_XDECREF(payload);
-        if (PyErr_Occurred()) {
-            return SENT_ERROR;
-        }
         opcode = 1;
-        payload = message_get(message, state->str_text);
+        payload = message->text;
     }
+    /* ASCII text lies there as it leaves; anything else is made into bytes first, if it is not. */
+    const char *plain = NULL;
+    Py_ssize_t size = 0;
     PyObject *bytes = NULL;
     if (opcode == 1 && payload != NULL && PyUnicode_Check(payload)) {
-        bytes = PyUnicode_AsUTF8String(payload);
+        if (PyUnicode_IS_COMPACT_ASCII(payload)) {
+            plain = (const char *)PyUnicode_1BYTE_DATA(payload);
+            size = PyUnicode_GET_LENGTH(payload);
+        } else {
+            bytes = PyUnicode_AsUTF8String(payload);
+        }
     } else if (opcode == 2 && PyObject_CheckBuffer(payload)) {
         bytes = PyBytes_FromObject(payload);
-    } else if (!PyErr_Occurred()) {
+    } else {
         PyErr_SetString(PyExc_TypeError, "ASGI message 'websocket.send' must have 'bytes', which are bytes, or 'text', a str.");
     }
-    Py_XDECREF(payload);
-    if (bytes == NULL || send_check(call, call->answer, WS_OPEN) < 0) {
+    if (bytes != NULL) {
+        plain = PyBytes_AS_STRING(bytes);
+        size = PyBytes_GET_SIZE(bytes);
+    }
+    if (plain == NULL || send_check(call, call->answer, WS_OPEN) < 0) {
         Py_XDECREF(bytes);
         return SENT_ERROR;
     }
-    call_hold(call, bytes, 0, SPVN_WS_SEND, opcode);
-    call_pump(call);
+    if (call_write_message(call, opcode, plain, (size_t)size)) {
+        Py_XDECREF(bytes);
+    } else {
+        if (bytes == NULL && (bytes = PyBytes_FromStringAndSize(plain, size)) == NULL) {
+            return SENT_ERROR;
+        }
+        call_hold(call, bytes, 0, SPVN_WS_SEND, opcode);
+        call_pump(call);
+    }
     call_publish(call);
     return call->held != NULL ? SENT_HELD : send_must_yield(call) ? SENT_YIELD : SENT;
 }

@@ -107,9 +107,12 @@ static WriteResult try_write(Exchange *call, Block *block)
 static int write_block(Exchange *call, Block *block)
 {
     Pool *pool = call->pool;
-    pthread_mutex_lock(&pool->lock);
-    WriteResult result = try_write(call, block);
-    pthread_mutex_unlock(&pool->lock);
+    WriteResult result = WRITE_WAIT_ROOM;
+    if (block->size <= SPVN_SEND_WINDOW_STREAM) { /* more is not copied with the GIL in hand */
+        pthread_mutex_lock(&pool->lock);
+        result = try_write(call, block);
+        pthread_mutex_unlock(&pool->lock);
+    }
     if (result == WRITE_WAIT_ROOM || result == WRITE_WAIT_WINDOW) {
         Py_BEGIN_ALLOW_THREADS
         pthread_mutex_lock(&pool->lock);
