@@ -88,6 +88,7 @@ def test_a_request_that_is_arriving_is_served(serve, name):
         assert wire.quiet(0.05)
         server.kick()
         server.err.wait("Shutting down")
+        assert until(lambda: refuses(server.address))  # the core has begun to drain
         wire.send(GET[20:])
         answer = wire.answer()
         assert (answer.body, answer.field("connection")) == (b"hello", "close")

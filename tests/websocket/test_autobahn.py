@@ -32,7 +32,7 @@ OTHERWISE = {
     "7.13.[12]": ("INFORMATIONAL", "There is no rule for close codes of 5000 and more; they are refused with 1002."),
     "13.[35].*": (
         "UNIMPLEMENTED",
-        "The offer wants a server window of 2^9, which Go's compressor does not have; it is declined (RFC 7692 7.1.2.1).",
+        "The offer wants a server window of 512 bytes. Go's compressor has none; it is declined (RFC 7692 7.1.2.1).",
     ),
 }
 
