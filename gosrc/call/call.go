@@ -116,6 +116,9 @@ type Carrier interface {
 	// result back with Commit. What is committed leaves at the end of the wake-up.
 	Buffer() []byte
 	Commit(b []byte)
+	// CommitBody is Commit of b with body behind it. A large body may be handed to the
+	// kernel right here, without a copy.
+	CommitBody(b, body []byte)
 	// Buffered is how many bytes of output the kernel has not taken.
 	Buffered() int
 	// Pause stops reading from the peer; Resume goes on.
@@ -137,7 +140,7 @@ type Carrier interface {
 // Protocol is one connection's sans-IO state machine, as its carrier sees it. After
 // Lost, Carrier.Abort or the end of Carrier.Close nothing is called again.
 type Protocol interface {
-	// Receive takes bytes from the peer. It takes all of them: a protocol that wants no
+	// Receive takes bytes from the peer, and may change them. It takes all of them: a protocol that wants no
 	// more calls Carrier.Pause, and is not called until it resumed.
 	Receive(b []byte)
 	// PeerClosed says that the peer will send no more (FIN). together: the FIN came in

@@ -79,6 +79,10 @@ type WebSocketCall interface {
 	// Ready says whether another message may be forwarded; if not: pause reading until
 	// WebSocket.Resume.
 	Ready() bool
+	// Failing says that the client broke the rules, and why the connection will be closed
+	// for it. The app hears so behind the messages that came before; what it sends until
+	// then is still sent. WebSocket.CloseWith follows once it has heard.
+	Failing(code int, reason []byte)
 	// Closed says that the connection was closed in order, and what the app is to hear of it
 	// (RFC 6455 7.1.5, 7.1.6).
 	Closed(code int, reason []byte)

@@ -39,6 +39,8 @@ func MaxRecord(ringSize int) int { return ringSize / 4 }
 type Producer struct {
 	ring
 	next      uint64 // reserved up to here; published when head says so
+	before    uint64 // next before the last record was reserved,
+	last      uint64 // and where that record begins: behind a pad, perhaps
 	published uint64
 	tailSeen  uint64 // the consumer's tail when it was last read
 }
@@ -77,12 +79,14 @@ func (p *Producer) Reserve(n int, kind, flags uint16, call uint64, keep uint64) 
 	if err != nil || free < pad+need+keep {
 		return nil, err
 	}
+	p.before = p.next
 	if pad > 0 {
 		binary.LittleEndian.PutUint32(p.data[offset:], uint32(pad))
 		binary.LittleEndian.PutUint32(p.data[offset+4:], Pad)
 		p.next += pad
 		offset = 0
 	}
+	p.last = p.next
 	record := p.data[offset : offset+need : offset+need]
 	binary.LittleEndian.PutUint32(record[RecordLength:], uint32(need))
 	binary.LittleEndian.PutUint16(record[RecordType:], kind)
@@ -91,6 +95,30 @@ func (p *Producer) Reserve(n int, kind, flags uint16, call uint64, keep uint64) 
 	p.next += need
 	return record[RecordHeaderSize : RecordHeaderSize+n], nil
 }
+
+// Fits is the largest payload that Reserve has room for now, leaving keep bytes free; it may be less than 0.
+func (p *Producer) Fits(keep uint64) (int, error) {
+	free, err := p.free(p.size)
+	if err != nil {
+		return 0, err
+	}
+	room, toEnd := int(free)-int(keep), int(p.size-p.next&(p.size-1))
+	// At the ring's end, or behind a pad at its beginning.
+	return min(max(min(room, toEnd), room-toEnd), MaxRecord(int(p.size))) - RecordHeaderSize, nil
+}
+
+// Shorten gives the record that was reserved last, and is not published yet, other flags and a payload of its first
+// n bytes only.
+func (p *Producer) Shorten(n int, flags uint16) {
+	need := uint64(n+RecordHeaderSize+7) &^ 7
+	record := p.data[p.last&(p.size-1):]
+	binary.LittleEndian.PutUint32(record[RecordLength:], uint32(need))
+	binary.LittleEndian.PutUint16(record[RecordFlags:], flags)
+	p.next = p.last + need
+}
+
+// Cancel takes the record back that was reserved last and is not published yet.
+func (p *Producer) Cancel() { p.next = p.before }
 
 // Pending says whether something was reserved and not yet published.
 func (p *Producer) Pending() bool { return p.next != p.published }
@@ -187,6 +215,9 @@ func (c *Consumer) Next() (r Record, ok bool, err error) {
 	}
 }
 
+// Taken is how many bytes were taken and not yet given back.
+func (c *Consumer) Taken() uint64 { return c.next - c.told }
+
 // Release gives the space of all records taken so far back to the producer and reports
 // whether the producer waits for room and must be rung.
 func (c *Consumer) Release() (ring bool) {
@@ -205,10 +236,14 @@ func (c *Consumer) Release() (ring bool) {
 	return false
 }
 
-// Arm says that the consumer is about to sleep. It reports false when there is something
-// to take after all; then the consumer is awake.
-func (c *Consumer) Arm() bool {
-	c.sleeping.Store(1)
+// Arm says that the consumer is about to sleep: until it is rung, or briefly, for NapMs at the
+// most. It reports false when there is something to take after all; then the consumer is awake.
+func (c *Consumer) Arm(briefly bool) bool {
+	if briefly {
+		c.sleeping.Store(Napping)
+	} else {
+		c.sleeping.Store(Asleep)
+	}
 	if c.head.Load() != c.next {
 		c.sleeping.Store(0)
 		return false

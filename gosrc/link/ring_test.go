@@ -122,7 +122,7 @@ func TestFullRingKeepsTheReserve(t *testing.T) {
 func TestArmSeesWhatCameMeanwhile(t *testing.T) {
 	l := newLink(t)
 	p, w := l.Port(0).Inbox, l.Worker(0).Inbox
-	if !w.Arm() {
+	if !w.Arm(false) {
 		t.Fatal("Arm says that there is something in an empty ring")
 	}
 	if _, err := p.Reserve(8, link.Body, 0, 1, 0); err != nil {
@@ -134,7 +134,7 @@ func TestArmSeesWhatCameMeanwhile(t *testing.T) {
 	if p.Publish() {
 		t.Error("Publish rings twice for one sleep")
 	}
-	if w.Arm() {
+	if w.Arm(false) {
 		t.Error("Arm lets a consumer sleep on a record")
 	}
 }
@@ -206,7 +206,7 @@ func TestSlots(t *testing.T) {
 		t.Error("a slot of loop 1 is taken for one of loop 0")
 	}
 	s.Offer(3, 7)
-	if _, ok := s.Claimed(3, 7); ok {
+	if _, ok, err := s.Claimed(3, 7); ok || err != nil {
 		t.Error("an offered call counts as claimed")
 	}
 	if l.Worker(1).Slots.Claim(3, 6, 1) {
@@ -215,7 +215,7 @@ func TestSlots(t *testing.T) {
 	if !l.Worker(1).Slots.Claim(3, 7, 99) {
 		t.Error("a worker cannot claim an offer")
 	}
-	if at, ok := s.Claimed(3, 7); !ok || at != 99 {
+	if at, ok, err := s.Claimed(3, 7); !ok || at != 99 || err != nil {
 		t.Errorf("Claimed: got %d, %v; want 99, true", at, ok)
 	}
 	if s.TakeBack(3, 7) {
@@ -233,4 +233,86 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Exit(m.Run())
+}
+
+// What Fits says is what Reserve takes, and no more.
+func TestFitsIsWhatReserveTakes(t *testing.T) {
+	const keep = 512
+	most := link.MaxRecord(small.InboxSize) - link.RecordHeaderSize
+	rnd := rand.New(rand.NewPCG(3, 4))
+	l := newLink(t)
+	core, worker := l.Port(0).Inbox, l.Worker(0).Inbox
+	for range 20000 {
+		n, err := core.Fits(keep)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if larger := max(n, 0) + 8; larger <= most {
+			if b, _ := core.Reserve(larger, link.Body, 0, 1, keep); b != nil {
+				t.Fatalf("Fits says %d, and Reserve took %d", n, larger)
+			}
+		}
+		if n >= 0 {
+			size := n
+			if rnd.IntN(2) == 0 {
+				size = rnd.IntN(n + 1)
+			}
+			if b, err := core.Reserve(size, link.Body, 0, 1, keep); b == nil || err != nil {
+				t.Fatalf("Fits says %d, but there was no room for %d (%v)", n, size, err)
+			}
+		}
+		core.Publish()
+		for range rnd.IntN(4) {
+			if _, ok, err := worker.Next(); !ok || err != nil {
+				break
+			}
+		}
+		worker.Release()
+	}
+}
+
+// A record that was reserved may become shorter, or none, wherever in the ring it lies.
+func TestShortenAndCancel(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	l := newLink(t)
+	core, worker := l.Port(0).Inbox, l.Worker(0).Inbox
+	var sent [][]byte
+	for round := range 20000 {
+		size := rnd.IntN(link.MaxRecord(small.InboxSize) - link.RecordHeaderSize)
+		b, err := core.Reserve(size, link.Body, 7, 1, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b != nil {
+			kept := b[:rnd.IntN(size+1)]
+			for i := range kept {
+				kept[i] = byte(round + i)
+			}
+			switch rnd.IntN(4) {
+			case 0:
+				core.Cancel()
+			case 1:
+				core.Shorten(len(kept), 3)
+				sent = append(sent, bytes.Clone(kept))
+			default:
+				core.Shorten(size, 3)
+				sent = append(sent, bytes.Clone(b))
+			}
+		}
+		if rnd.IntN(2) == 0 {
+			core.Publish()
+		}
+		for range rnd.IntN(4) {
+			r, ok, err := worker.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !ok {
+				break
+			}
+			checkRecord(t, r, sent[0])
+			sent = sent[1:]
+		}
+		worker.Release()
+	}
 }

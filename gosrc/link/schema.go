@@ -16,6 +16,7 @@ const (
 	HeaderSlotsOffset = 32                 // u64: where the slot table starts
 	HeaderRingsOffset = 40                 // u64: where the rings start: inbox 0, outbox 0, inbox 1, ...
 	HeaderTotalSize   = 48                 // u64: bytes in the mapping
+	HeaderSides       = 56                 // u32: sides that use one mapping, where both are in one process; the last to leave unmaps it
 	HeaderTight       = 64                 // u32: not 0 while the core is short of memory for output: a complete answer gets the window of a stream
 	HeaderDraining    = 128                // u32, on a cache line of its own: not 0 while the worker drains its inboxes
 	HeaderTurns       = 192                // u64: drains begun since the worker attached
@@ -40,6 +41,9 @@ const (
 	RingTail       = 64  // u64: bytes ever consumed; the consumer's
 	RingSleeping   = 128 // u32: set by a consumer that found the ring empty
 	RingWantRoom   = 192 // u32: set by a producer that found the ring full
+	Asleep         = 1   // at RING_SLEEPING: until it is rung
+	Napping        = 2   // at RING_SLEEPING: until it is rung, or for NAP_MS; a producer that has more to say in a moment may ring then
+	NapMs          = 2   // the longest nap, milliseconds
 )
 
 // A record: this header, then the payload; its length is a multiple of 8. A PAD has only length and type.
@@ -72,7 +76,7 @@ const (
 	Drain         = 6  // call 0: no new call will come; finish what is there
 	Stop          = 7  // call 0: run lifespan shutdown, answer STOPPED, end
 	WsMessage     = 8  // a message or, with FLAG_MORE, a part of it; u32 opcode, u32 length, bytes
-	WsClosed      = 9  // u16 code, u16 reason length, u32 0, reason
+	WsClosed      = 9  // u16 code, u16 reason length, u32 0, reason; with FLAG_MORE it will be: the app hears so behind the messages before, WS_CLOSE says that it has, and what it sent until then is still sent
 	Timer         = 10 // a due time of a timer; the call is a slot that the worker claims before it runs it; TIMER payload
 )
 
@@ -164,6 +168,6 @@ const (
 	BodyWindow         = 65536   // bytes of a request body forwarded and not yet received by the app
 	WsWindow           = 262144  // bytes of WebSocket messages forwarded and not yet received by the app; reached by the message that passes it
 	WsCreditMessages   = 4       // a worker writes WS_CREDIT once it has so many messages to tell of,
-	WsCreditBytes      = 16384   // or so many bytes, or something else to write for that call
+	WsCreditBytes      = 65536   // or so many bytes, or something else to write for that call
 	WsSendCost         = 8       // what each WS_SEND takes of the send window besides its bytes, so that empty messages are bounded too
 )

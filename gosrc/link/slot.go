@@ -53,12 +53,22 @@ func (s *Slots) Free(slot, generation uint32) {
 	s.word(slot).Store(word(generation, SlotFree))
 }
 
-// Claimed reports whether the worker has begun the call, and when by its own word
-// (Monotonic): the caller clamps it.
-func (s *Slots) Claimed(slot, generation uint32) (at int64, ok bool) {
-	if s.word(slot).Load() != word(generation, SlotClaimed) {
-		return 0, false
+// Claimed reports whether the worker has begun the call that it was offered, and when by its
+// own word (Monotonic): the caller clamps it.
+func (s *Slots) Claimed(slot, generation uint32) (at int64, ok bool, err error) {
+	switch s.word(slot).Load() {
+	case word(generation, SlotOffered):
+		return 0, false, nil
+	case word(generation, SlotClaimed):
+		stamp := (*atomic.Int64)(unsafe.Pointer(&s.memory[slot*SlotSize+SlotClaimedAt]))
+		return stamp.Load(), true, nil
 	}
-	stamp := (*atomic.Int64)(unsafe.Pointer(&s.memory[slot*SlotSize+SlotClaimedAt]))
-	return stamp.Load(), true
+	return 0, false, ErrCorrupt
+}
+
+// Begun says whether the slot is still that of a call that the worker has begun. Nobody but
+// the core changes that.
+func (s *Slots) Begun(slot, generation uint32) bool {
+	w := s.word(slot).Load()
+	return w == word(generation, SlotClaimed) || w == word(generation, SlotAbandoned)
 }

@@ -158,7 +158,7 @@ func stress(out *link.Producer, in *link.Consumer, peerBell, bell int, d time.Du
 			link.Ring(peerBell)
 		}
 		if !wrote && !took && !(closed && closing) {
-			if in.Arm() {
+			if in.Arm(false) {
 				fds := []unix.PollFd{{Fd: int32(bell), Events: unix.POLLIN}}
 				ms := 10000
 				if !full && (!closing || closed) && (!patient || closed) {

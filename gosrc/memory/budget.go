@@ -9,8 +9,9 @@ import "sync/atomic"
 // error: whoever sees Over takes no more than it must until others have given back. A nil
 // Budget is never over. Its methods may be called concurrently.
 type Budget struct {
-	limit int64
-	used  atomic.Int64
+	limit  int64
+	used   atomic.Int64
+	thrift thrift
 }
 
 // NewBudget makes a budget of limit bytes; 0 and less: no bound.
@@ -19,12 +20,16 @@ func NewBudget(limit int) *Budget { return &Budget{limit: int64(limit)} }
 // Add takes n bytes, or gives -n back.
 func (b *Budget) Add(n int) {
 	if b != nil && n != 0 {
-		b.used.Add(int64(n))
+		b.thrift.look(b.used.Add(int64(n)))
 	}
 }
 
 // Over reports whether more is held than the budget has.
 func (b *Budget) Over() bool { return b != nil && b.limit > 0 && b.used.Load() > b.limit }
+
+// Scarce reports whether more than three quarters are held: who asks for much gets less from here on, so that
+// there is something left for those who come later.
+func (b *Budget) Scarce() bool { return b != nil && b.limit > 0 && b.used.Load() > b.limit-b.limit/4 }
 
 // Roomy reports whether an eighth of the budget is free, so that what was held back may go
 // on without stopping again at once.

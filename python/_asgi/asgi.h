@@ -32,7 +32,8 @@
     X(type) X(asgi) X(http_version) X(server) X(client) X(scheme) X(method) X(root_path) X(path) X(raw_path)           \
     X(query_string) X(headers) X(state) X(extensions) X(subprotocols) X(body) X(more_body) X(status) X(trailers)       \
     X(more_trailers) X(links) X(code) X(reason) X(text) X(bytes) X(subprotocol) X(http) X(https) X(websocket) X(ws)    \
-    X(wss) X(done) X(exception) X(exceptions) X(cancel) X(add_done_callback) X(set_result) X(incomplete) X(drain) X(stop)
+    X(wss) X(done) X(exception) X(exceptions) X(cancel) X(cancelled) X(add_done_callback) X(set_result)            \
+    X(incomplete) X(drain) X(stop) X(corrupt)
 
 /* Strings that are not. */
 #define SPVN_TEXTS(X)                                                                                                  \
@@ -94,6 +95,7 @@ struct Link {
     State *state;
     uint8_t *memory; /* the mapping */
     size_t memory_size;
+    bool shared; /* the mapping is the core's too: the last side to leave unmaps it */
     uint8_t *slot_table;
     volatile uint8_t *fork_guard; /* a page that reads 0 in a forked child, which has no mapping */
     long pid;                     /* 0, or what getpid() must say where there is no such page */
@@ -128,6 +130,8 @@ struct Link {
     bool alone;              /* no other worker could run what this one has not begun */
     bool resume_scheduled;   /* the loop will call _resume */
     bool flush_scheduled;    /* the loop will call _flush */
+    bool batching;           /* the same, and it tells that the drain has ended: until then nobody is rung */
+    uint32_t woken;          /* tasks that the drain made ready */
     Cache cache;
 };
 
@@ -147,6 +151,8 @@ bool link_on_thread(const Link *link);
 void link_flush(Link *link);
 /* Has the loop call link_flush at its next turn. */
 void link_flush_soon(Link *link);
+/* The same at the end of a drain, which ends for the core only then. */
+void link_batch(Link *link);
 /* Writes a record of call 0; payload is bytes or NULL. */
 int link_control(Link *link, uint16_t type, PyObject *payload);
 /* Tries again to write the ones that found no room. */
@@ -158,6 +164,12 @@ void link_detach(Link *link);
 /* Has the loop call a method without arguments at its next turn. */
 int link_call_soon(Link *link, PyMethodDef *method);
 
+/* Says whether the core is to look at the heads by itself, every millisecond. */
+static inline void link_set_draining(Link *link, bool draining)
+{
+    *(_Atomic uint32_t *)(void *)(link->memory + SPVN_HEADER_DRAINING) = draining;
+}
+
 static inline uint64_t monotonic_ns(void)
 {
     struct timespec now;
@@ -168,7 +180,7 @@ static inline uint64_t monotonic_ns(void)
 /* attach.c */
 
 /* Maps the memory and finds the rings in it; loop_bells is a tuple. */
-int link_map(Link *link, int memfd, PyObject *loop_bells);
+int link_map(Link *link, int memfd, unsigned long long address, PyObject *loop_bells);
 /* Takes what it needs of the event loop. */
 int link_bind(Link *link, PyObject *loop);
 void link_unmap(Link *link);
@@ -257,7 +269,7 @@ struct Call {
     uint32_t ticket;                       /* how many messages were ever held */
     WaitList senders;
     uint32_t burst;                        /* sends since the app last let the loop run */
-    uint64_t burst_at;                     /* when those began */
+    uint64_t burst_at;                     /* when the first of those was */
 
     uint16_t end_due;    /* CALL_DONE or CALL_FAILED that is to be written */
     uint8_t http_version;
@@ -282,7 +294,8 @@ struct Call {
     /* WebSocket. */
     PyObject *ws_parts;  /* list of bytes: a message that is not complete */
     uint32_t ws_received; /* messages of which WS_CREDIT is to tell */
-    bool ws_close_due;   /* the app returned without one */
+    bool ws_failing;     /* it will be closed with ws_code; WS_CLOSE is to say that the app has heard so */
+    bool ws_close_due;   /* the app returned without one, or has heard */
     uint8_t ws_opcode;
     uint16_t ws_code;    /* for websocket.disconnect */
     PyObject *ws_reason;
@@ -314,14 +327,14 @@ uint8_t *call_reserve(Call *call, uint64_t payload, uint16_t type, uint16_t flag
 void call_hold(Call *call, PyObject *payload, size_t from, uint16_t type, uint16_t flags);
 /* How much more of the body may be on its way. While the core is short of memory a complete answer gets no more
  * than a stream, also one that has begun to leave. */
-static inline uint32_t call_window(const Call *call)
+static inline uint32_t link_window(const Link *link, uint32_t window, uint32_t used)
 {
-    uint32_t window = call->window;
-    if (window > SPVN_SEND_WINDOW_STREAM && *(_Atomic uint32_t *)(void *)(call->link->memory + SPVN_HEADER_TIGHT) != 0) {
+    if (window > SPVN_SEND_WINDOW_STREAM && *(_Atomic uint32_t *)(void *)(link->memory + SPVN_HEADER_TIGHT) != 0) {
         window = SPVN_SEND_WINDOW_STREAM;
     }
-    return window > call->window_used ? window - call->window_used : 0;
+    return window > used ? window - used : 0;
 }
+static inline uint32_t call_window(const Call *call) { return link_window(call->link, call->window, call->window_used); }
 /* Writes a WebSocket message at once; false, and nothing written, when it has to wait or to be cut. */
 bool call_write_message(Call *call, uint16_t opcode, const char *bytes, size_t size);
 /* Writes what is due, as far as window and room allow. */

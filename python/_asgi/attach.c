@@ -44,7 +44,7 @@ static int refuse(const char *what)
 
 static bool is_power_of_two(uint64_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
-int link_map(Link *link, int memfd, PyObject *loop_bells)
+int link_map(Link *link, int memfd, unsigned long long address, PyObject *loop_bells)
 {
     if (guard_fork(link) < 0 || unblock_bell(link->bell) < 0) {
         return -1;
@@ -58,7 +58,9 @@ int link_map(Link *link, int memfd, PyObject *loop_bells)
         return refuse("it is too small");
     }
     size_t size = (size_t)status.st_size;
-    uint8_t *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+    link->shared = address != 0;
+    uint8_t *memory = link->shared ? (uint8_t *)(uintptr_t)address
+                                   : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
     if (memory == MAP_FAILED) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
@@ -66,7 +68,7 @@ int link_map(Link *link, int memfd, PyObject *loop_bells)
     link->memory = memory;
     link->memory_size = size;
 #ifdef MADV_DONTFORK
-    if (madvise(memory, size, MADV_DONTFORK) < 0) {
+    if (!link->shared && madvise(memory, size, MADV_DONTFORK) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
@@ -145,7 +147,10 @@ int link_bind(Link *link, PyObject *loop)
 void link_unmap(Link *link)
 {
     if (link->memory_size != 0 && *link->fork_guard != 0 && (link->pid == 0 || link->pid == (long)getpid())) {
-        munmap(link->memory, link->memory_size);
+        _Atomic uint32_t *sides = (void *)(link->memory + SPVN_HEADER_SIDES);
+        if (!link->shared || atomic_fetch_sub(sides, 1) == 1) {
+            munmap(link->memory, link->memory_size);
+        }
     }
     /* A forked child has no mapping there, or another one that is not ours. */
     link->slot_table = NULL;

@@ -147,15 +147,23 @@ static bool wake(Wait *wait)
     State *state = wait->call->link->state;
     PyObject *future = Py_NewRef(wait->future);
     wait->woken = true;
-    PyObject *done = PyObject_CallMethodNoArgs(future, state->str_done);
-    bool pending = done == Py_False;
-    Py_XDECREF(done);
-    PyObject *set = pending ? PyObject_CallMethodOneArg(future, state->str_set_result, Py_None) : NULL;
-    if (PyErr_Occurred()) {
-        PyErr_WriteUnraisable(future); /* the loop is closed, for one */
+    PyObject *set = PyObject_CallMethodOneArg(future, state->str_set_result, Py_None);
+    bool pending = set != NULL;
+    if (!pending) {
+        PyObject *exception = error_take();
+        PyObject *cancelled = PyObject_CallMethodNoArgs(future, state->str_cancelled);
+        if (cancelled == Py_True) {
+            Py_CLEAR(exception);
+        } else {
+            PyErr_Clear();
+            error_give(exception);
+            PyErr_WriteUnraisable(future); /* the loop is closed, for one */
+        }
+        Py_XDECREF(cancelled);
     }
     Py_XDECREF(set);
     Py_DECREF(future);
+    wait->call->link->woken += pending;
     return pending;
 }
 
@@ -283,7 +291,6 @@ static PySendResult suspend(Wait *wait, PyObject **result)
 {
     Call *call = wait->call;
     call->burst = 0; /* the loop will run */
-    call->burst_at = monotonic_ns();
     if (wait->kind == WAIT_YIELD) {
         /* A bare yield: the task goes on at the loop's next turn. */
         wait->yielded = true;
@@ -324,15 +331,17 @@ static PySendResult advance(Wait *wait, PyObject **result)
         return PYGEN_ERROR;
     }
     if (wait->iterator != NULL) {
-        PyObject *again = Py_TYPE(wait->iterator)->tp_iternext(wait->iterator);
-        if (again != NULL) {
-            *result = again; /* resumed by someone else; the future is still pending */
-            return PYGEN_NEXT;
+        if (!wait->woken) {
+            PyObject *again = Py_TYPE(wait->iterator)->tp_iternext(wait->iterator);
+            if (again != NULL) {
+                *result = again; /* resumed by someone else; the future is still pending */
+                return PYGEN_NEXT;
+            }
+            if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_StopIteration)) {
+                goto failed;
+            }
+            PyErr_Clear();
         }
-        if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_StopIteration)) {
-            goto failed;
-        }
-        PyErr_Clear();
         delist(wait);
         Py_CLEAR(wait->iterator);
         Py_CLEAR(wait->future);

@@ -124,7 +124,7 @@ void call_drop_spare(Link *link)
 
 void call_disconnect(Call *call)
 {
-    if (call->disconnected) {
+    if (call->disconnected && call->held == NULL) {
         return;
     }
     Py_INCREF(call);

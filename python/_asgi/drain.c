@@ -4,12 +4,14 @@
  * the app runs, so everything that a busy loop has not begun can still be taken back by the core, and
  * a nested drain (an app that runs the loop itself) finds a consistent link. What a call wrote is
  * published before the next one starts; the core is rung once, at the end: until then it
- * looks by itself every millisecond, as HEADER_DRAINING tells it to. After 64 starts or
+ * looks by itself every millisecond, as HEADER_DRAINING tells it to. Where the drain made several tasks
+ * ready, because messages came that they wait for, that end is behind their next steps. After 64 starts or
  * 2 ms the loop gets its turn.
  */
 #include "wsgi.h"
 
 #define LONGEST_DRAIN 2000000u /* nanoseconds */
+#define WORTH_A_BATCH 2        /* tasks made ready by one drain, whose answers then share one ring */
 /* Without eager tasks the app's first step comes later than its claim. One claim in a turn of
  * the loop keeps what is claimed close to what runs, so that no call is stuck behind one that
  * blocks the loop while another worker could run it. A worker that has no others beside it
@@ -20,11 +22,15 @@ static PyObject *resume(PyObject *self, PyObject *Py_UNUSED(unused)) { return li
 
 static PyMethodDef resume_method = {"resume", resume, METH_NOARGS, NULL};
 
-static _Atomic uint32_t *draining_word(Link *link) { return (_Atomic uint32_t *)(void *)(link->memory + SPVN_HEADER_DRAINING); }
-
 int link_corrupt(Link *link, const char *what)
 {
     link_detach(link);
+    /* The core may have seen nothing of it: whoever started this worker has to end it. */
+    PyObject *told = PyObject_CallOneArg(link->on_control, link->state->str_corrupt);
+    if (told == NULL) {
+        PyErr_WriteUnraisable(link->on_control);
+    }
+    Py_XDECREF(told);
     PyErr_Format(PyExc_RuntimeError, "The link to the core is corrupt: %s. The worker must be restarted.", what);
     return -1;
 }
@@ -71,7 +77,6 @@ static int start_call(Link *link, Inbox *in, const uint8_t *record, uint32_t len
         return 0;
     }
     call->websocket = start.websocket;
-    call->burst_at = now;
     call->want_body = (flags & SPVN_FLAG_WANT_BODY) != 0;
     call->body_last = (flags & SPVN_FLAG_LAST) != 0;
     call->body_credited = !call->body_last;
@@ -138,7 +143,7 @@ static int take_message(Call *call, const uint8_t *payload, uint32_t length, boo
     return result;
 }
 
-static int take_close(Call *call, const uint8_t *payload, uint32_t length)
+static int take_close(Call *call, const uint8_t *payload, uint32_t length, bool later)
 {
     uint16_t size = length >= 8 ? get16(payload + 2) : 0;
     if (length < 8 || size > length - 8) {
@@ -150,7 +155,12 @@ static int take_close(Call *call, const uint8_t *payload, uint32_t length)
     }
     websocket_closed(call, get16(payload), reason);
     Py_DECREF(reason);
-    call_disconnect(call);
+    if (!later) {
+        call_disconnect(call);
+    } else if (!call->disconnected && !call->ended && call->ws == WS_OPEN) {
+        call->ws_failing = true;
+        waits_wake(&call->receivers);
+    }
     return 0;
 }
 
@@ -194,7 +204,7 @@ static int take_record(Link *link, const uint8_t *record, uint32_t length)
         result = take_message(call, payload, length, (flags & SPVN_FLAG_MORE) != 0);
         break;
     case SPVN_WS_CLOSED:
-        result = take_close(call, payload, length);
+        result = take_close(call, payload, length, (flags & SPVN_FLAG_MORE) != 0);
         break;
     }
     Py_DECREF(call);
@@ -279,8 +289,9 @@ PyObject *link_drain(Link *link, bool rung)
     link->thread = PyThread_get_thread_ident();
     link->turned_at = monotonic_ns();
     link->depth++;
+    link->woken = 0;
     /* In this order: the core takes "a new turn, and not draining" for the end of a drain. */
-    *draining_word(link) = 1;
+    link_set_draining(link, true);
     (*(_Atomic uint64_t *)(void *)(link->memory + SPVN_HEADER_TURNS))++;
     *(_Atomic uint64_t *)(void *)(link->memory + SPVN_HEADER_TURNED_AT) = link->turned_at;
     for (uint32_t i = 0; i < link->loops; i++) {
@@ -312,8 +323,11 @@ PyObject *link_drain(Link *link, bool rung)
                 PyErr_WriteUnraisable((PyObject *)link);
             }
         }
-        if (link->depth == 1 && !link->resume_scheduled) {
-            *draining_word(link) = 0;
+        if (link->depth == 1 && link->woken >= WORTH_A_BATCH) {
+            link_batch(link);
+        }
+        if (link->depth == 1 && !link->resume_scheduled && !link->batching) {
+            link_set_draining(link, false);
         }
     }
     link->depth--;

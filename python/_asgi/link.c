@@ -61,6 +61,27 @@ void link_flush_soon(Link *link)
     }
 }
 
+static PyObject *end_batch(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    Link *link = (Link *)self;
+    link->batching = false;
+    link_flush(link);
+    if (link->depth == 0 && !link->resume_scheduled && link_usable(link)) {
+        link_set_draining(link, false);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef batch_method = {"batch", end_batch, METH_NOARGS, NULL};
+
+void link_batch(Link *link)
+{
+    if (!link->batching) {
+        link->batching = link_call_soon(link, &batch_method) == 0;
+        PyErr_Clear(); /* the loop is closing: everything is rung for by itself, as ever */
+    }
+}
+
 void link_report(Link *link, PyObject *kind, PyObject *exception, Call *call)
 {
     PyObject *line = call_request_line(call);
@@ -130,13 +151,15 @@ void link_control_due(Link *link)
 static int link_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"memfd",     "bell",  "loop_bells", "app",        "loop",     "root_path",
-                               "state",     "on_error", "on_control", "on_timer", "pathsend", "alone", NULL};
+                               "state",     "on_error", "on_control", "on_timer", "pathsend", "alone", "address", NULL};
     Link *link = (Link *)self;
     int memfd, bell, pathsend = 0, alone = 0;
+    unsigned long long address = 0;
     PyObject *bells, *app, *loop, *root_path = NULL, *app_state = Py_None, *on_error = NULL, *on_control = NULL,
              *on_timer = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iiOOO|$UOOOOpp:Link", keywords, &memfd, &bell, &bells, &app, &loop,
-                                     &root_path, &app_state, &on_error, &on_control, &on_timer, &pathsend, &alone)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iiOOO|$UOOOOppK:Link", keywords, &memfd, &bell, &bells, &app, &loop,
+                                     &root_path, &app_state, &on_error, &on_control, &on_timer, &pathsend, &alone,
+                                     &address)) {
         return -1;
     }
     if (link->memory != NULL) {
@@ -179,7 +202,7 @@ static int link_init(PyObject *self, PyObject *args, PyObject *kwargs)
     if (loop_bells == NULL) {
         return -1;
     }
-    int failed = link_map(link, memfd, loop_bells) < 0 || link_bind(link, loop) < 0 || scope_prepare(link) < 0 ||
+    int failed = link_map(link, memfd, address, loop_bells) < 0 || link_bind(link, loop) < 0 || scope_prepare(link) < 0 ||
                  (pooled && pool_attach((Pool *)app, link) < 0);
     Py_DECREF(loop_bells);
     if (failed) {
@@ -461,14 +484,15 @@ static void link_dealloc(PyObject *self)
 
 PyDoc_STRVAR(link_doc,
 "Link(memfd, bell, loop_bells, app, loop, *, root_path='', state=None, on_error, on_control, on_timer=None, "
-"pathsend=False, alone=False)\n"
+"pathsend=False, alone=False, address=0)\n"
 "--\n\n"
 "A worker's end of the link to the core: runs an ASGI app for the calls that the core offers.\n\n"
 "memfd is the shared memory, bell the worker's doorbell and loop_bells those of the core's poll loops,\n"
 "one for each. The descriptors stay the caller's: they must stay open until detach().\n\n"
 "state is the app's lifespan state, of which each scope gets a shallow copy. on_error(kind, exception,\n"
 "request_line) hears of an app's unhandled exception ('exception') and of one that returned\n"
-"without a complete answer ('incomplete', None). on_control(name) hears 'drain' and 'stop'.\n"
+"without a complete answer ('incomplete', None). on_control(name) hears 'drain' and 'stop', and\n"
+"'corrupt' once the link was found broken and let go of.\n"
 "on_timer(id, number, due, key, data) hears of a timer that is due and is this worker's to run.\n"
 "pathsend offers the extension http.response.pathsend. alone says that no other worker could run\n"
 "what this one has not begun.\n\n"

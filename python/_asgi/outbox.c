@@ -294,7 +294,8 @@ void call_publish(Call *call)
         return;
     }
     outbox_publish(call->outbox);
-    if (link->depth == 0) {
-        outbox_ring(call->outbox);
+    /* Tasks that became ready together, as their timers were due, share one ring. */
+    if (link->depth == 0 && !link->batching && !outbox_ring_sleeper(call->outbox)) {
+        link_flush_soon(link);
     }
 }

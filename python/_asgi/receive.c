@@ -117,7 +117,7 @@ int receive_websocket(Call *call, PyObject *payload, uint8_t opcode)
 bool receive_ready(const Call *call)
 {
     return call->first_pending || call->chunks_first != NULL || call->disconnected || call->ended ||
-           (call->websocket ? call->ws == WS_ENDED : call->answer == ANSWER_COMPLETE);
+           (call->websocket ? call->ws == WS_ENDED || call->ws_failing : call->answer == ANSWER_COMPLETE);
 }
 
 /* {"type": "http.request", ...}; steals body, which is NULL for none. */

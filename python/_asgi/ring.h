@@ -215,6 +215,19 @@ static inline void outbox_ring(Outbox *out)
     }
 }
 
+/* The same, unless the consumer only naps: then false, and the caller rings before long. */
+static inline bool outbox_ring_sleeper(Outbox *out)
+{
+    if (out->bell_due) {
+        atomic_thread_fence(memory_order_seq_cst);
+        if (*out->ring.sleeping == SPVN_NAPPING) {
+            return false;
+        }
+        outbox_ring(out);
+    }
+    return true;
+}
+
 /* Asks the consumer to ring once a quarter is free. Everything written so far is handed
  * over first, or there would be nothing for it to free. */
 static inline void outbox_want_room(Outbox *out)

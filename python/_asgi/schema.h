@@ -15,6 +15,7 @@
 #define SPVN_HEADER_SLOTS_OFFSET 32 /* u64: where the slot table starts */
 #define SPVN_HEADER_RINGS_OFFSET 40 /* u64: where the rings start: inbox 0, outbox 0, inbox 1, ... */
 #define SPVN_HEADER_TOTAL_SIZE 48 /* u64: bytes in the mapping */
+#define SPVN_HEADER_SIDES 56 /* u32: sides that use one mapping, where both are in one process; the last to leave unmaps it */
 #define SPVN_HEADER_TIGHT 64 /* u32: not 0 while the core is short of memory for output: a complete answer gets the window of a stream */
 #define SPVN_HEADER_DRAINING 128 /* u32, on a cache line of its own: not 0 while the worker drains its inboxes */
 #define SPVN_HEADER_TURNS 192 /* u64: drains begun since the worker attached */
@@ -35,6 +36,9 @@
 #define SPVN_RING_TAIL 64 /* u64: bytes ever consumed; the consumer's */
 #define SPVN_RING_SLEEPING 128 /* u32: set by a consumer that found the ring empty */
 #define SPVN_RING_WANT_ROOM 192 /* u32: set by a producer that found the ring full */
+#define SPVN_ASLEEP 1 /* at RING_SLEEPING: until it is rung */
+#define SPVN_NAPPING 2 /* at RING_SLEEPING: until it is rung, or for NAP_MS; a producer that has more to say in a moment may ring then */
+#define SPVN_NAP_MS 2 /* the longest nap, milliseconds */
 
 /* A record: this header, then the payload; its length is a multiple of 8. A PAD has only length and type. */
 #define SPVN_RECORD_HEADER_SIZE 16
@@ -61,7 +65,7 @@
 #define SPVN_DRAIN 6 /* call 0: no new call will come; finish what is there */
 #define SPVN_STOP 7 /* call 0: run lifespan shutdown, answer STOPPED, end */
 #define SPVN_WS_MESSAGE 8 /* a message or, with FLAG_MORE, a part of it; u32 opcode, u32 length, bytes */
-#define SPVN_WS_CLOSED 9 /* u16 code, u16 reason length, u32 0, reason */
+#define SPVN_WS_CLOSED 9 /* u16 code, u16 reason length, u32 0, reason; with FLAG_MORE it will be: the app hears so behind the messages before, WS_CLOSE says that it has, and what it sent until then is still sent */
 #define SPVN_TIMER 10 /* a due time of a timer; the call is a slot that the worker claims before it runs it; TIMER payload */
 
 /* Payload of CALL_HTTP and CALL_WEBSOCKET: this, then method, path, raw path, query, client host, server host; then for each field u32 name length, u32 value length, name, value (nothing is aligned); then the first part of the body. */
@@ -139,7 +143,7 @@
 #define SPVN_BODY_WINDOW 65536 /* bytes of a request body forwarded and not yet received by the app */
 #define SPVN_WS_WINDOW 262144 /* bytes of WebSocket messages forwarded and not yet received by the app; reached by the message that passes it */
 #define SPVN_WS_CREDIT_MESSAGES 4 /* a worker writes WS_CREDIT once it has so many messages to tell of, */
-#define SPVN_WS_CREDIT_BYTES 16384 /* or so many bytes, or something else to write for that call */
+#define SPVN_WS_CREDIT_BYTES 65536 /* or so many bytes, or something else to write for that call */
 #define SPVN_WS_SEND_COST 8 /* what each WS_SEND takes of the send window besides its bytes, so that empty messages are bounded too */
 
 #endif

@@ -32,7 +32,7 @@ bool send_must_yield(Call *call)
     Link *link = call->link;
     uint64_t now = monotonic_ns();
     /* The loop runs drains itself: one that began since means that it had a turn. */
-    if (link->depth == 0 && link->turned_at > call->burst_at) {
+    if (call->burst == 0 || (link->depth == 0 && link->turned_at > call->burst_at)) {
         call->burst = 0;
         call->burst_at = now;
     }

@@ -15,6 +15,18 @@ void websocket_closed(Call *call, uint16_t code, PyObject *reason)
     }
 }
 
+/* The app has taken everything and hears now that the client broke the rules. What it has sent still leaves. */
+static void heard_of_failure(Call *call)
+{
+    call->ws_failing = false;
+    call->disconnected = true;
+    call->ws_close_due = true;
+    waits_wake_all(&call->receivers);
+    waits_wake_all(&call->senders);
+    call_pump(call);
+    call_publish(call);
+}
+
 static int message_of(Call *call, PyObject *type, PyObject *key, PyObject *value, PyObject **message)
 {
     PyObject *dict = PyDict_New();
@@ -39,6 +51,9 @@ int websocket_next(Call *call, PyObject **message)
         int result = message_of(call, state->str_ws_receive, key, payload, message);
         Py_DECREF(payload);
         return result;
+    }
+    if (call->ws_failing && call->ws == WS_OPEN) {
+        heard_of_failure(call);
     }
     if (!call->disconnected && !call->ended && call->ws != WS_ENDED) {
         return 0;

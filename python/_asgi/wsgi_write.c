@@ -46,10 +46,10 @@ static void publish(Exchange *call)
     outbox_ring(call->out);
 }
 
-/* How many of `want` bytes of body fit behind `before` bytes in one record and in the window; 0 may mean: wait. */
+/* Under the lock, attached: how many of `want` bytes of body fit behind `before` bytes in one record and in the window; 0 may mean: wait. */
 static size_t fitting(const Exchange *call, size_t want, size_t before)
 {
-    size_t room = call->window - call->window_used;
+    size_t room = link_window(call->pool->link, call->window, call->window_used);
     if (want > room) {
         want = room < SMALLEST_CHUNK ? 0 : room;
     }

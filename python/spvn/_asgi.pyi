@@ -81,12 +81,14 @@ class Link:
         state: The app's lifespan state; each scope gets a shallow copy. None: scopes have no state.
         on_error: Called as on_error("exception", exception, request_line) for an app's unhandled exception, and as
             on_error("incomplete", None, request_line) for an app that returned without a complete answer.
-        on_control: Called with "drain" and "stop" when the core says so.
+        on_control: Called with "drain" and "stop" when the core says so, and with "corrupt" once drain() has found the
+            link broken and let go of it: no call of this worker will ever be answered.
         on_timer: Called as on_timer(id, number, due, key, data) when a timer is due that this worker is to run: number
             counts its due times, due is seconds since 1970. What it starts ends with timer_done(id, failed).
         pathsend: Offer the extension http.response.pathsend.
         alone: No other worker could run what this one has not begun, so that before Python 3.12 it takes several
             calls at a time.
+        address: Where the core has mapped memfd in this process: it is not mapped again.
 
     Raises:
         ValueError: memfd is not a link, or one of another version.
@@ -108,6 +110,7 @@ class Link:
         on_timer: Callable[[int, int, float, bytes, bytes], object] | None = None,
         pathsend: bool = False,
         alone: bool = False,
+        address: int = 0,
     ) -> None: ...
     @property
     def calls(self) -> int:

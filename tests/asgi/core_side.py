@@ -208,7 +208,7 @@ class Core:
         outbox_at = self.rings_at + S.RING_HEADER_SIZE + self.inbox
         self.outboxes = [Ring(self.memory, outbox_at + i * each, self.outbox) for i in range(self.loops)]
         for ring in self.outboxes:
-            ring.set("sleeping", 1)
+            ring.set("sleeping", S.ASLEEP)
         self._generations: dict[int, int] = {}
         self._free = [list(range(self.slots - 1, -1, -1)) for _ in range(self.loops)]
 
@@ -356,8 +356,9 @@ class Core:
         payload = struct.pack("<II", opcode, len(data)) + data
         assert self.write(S.WS_MESSAGE, call, payload, S.FLAG_MORE if more else 0)
 
-    def ws_closed(self, call: int, code: int, reason: bytes = b"") -> None:
-        assert self.write(S.WS_CLOSED, call, struct.pack("<HHI", code, len(reason), 0) + reason)
+    def ws_closed(self, call: int, code: int, reason: bytes = b"", *, later: bool = False) -> None:
+        payload = struct.pack("<HHI", code, len(reason), 0) + reason
+        assert self.write(S.WS_CLOSED, call, payload, S.FLAG_MORE if later else 0)
 
     # Outbox.
 
@@ -388,8 +389,8 @@ class Core:
             taken += 1
             yield Record(type, flags, call, payload)
 
-    def sleep(self) -> None:
+    def sleep(self, how: int = S.ASLEEP) -> None:
         """Says that the poll loops sleep, so that the worker has to ring."""
         for bell, ring in zip(self.loop_bells, self.outboxes):
             rung(bell)
-            ring.set("sleeping", 1)
+            ring.set("sleeping", how)

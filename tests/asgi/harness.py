@@ -161,8 +161,12 @@ class Runner:
                 await asyncio.sleep(0)
                 worker.close()
 
+        running = loop.create_task(main())
         try:
-            loop.run_until_complete(main())
+            loop.run_until_complete(running)
+        except SystemExit:  # the app's, which stops a loop; what runs in it is to end all the same
+            loop.run_until_complete(running)
+            raise
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()

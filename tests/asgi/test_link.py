@@ -158,11 +158,16 @@ def test_how_many_calls_a_turn_claims(run: Runner, alone: bool, claims: int) -> 
     """Without eager tasks: one, or, where no other worker could run them, several."""
 
     async def scenario(worker: Worker) -> None:
-        calls = [worker.core.call() for _ in range(40)]
-        worker.core.ring()
-        worker.link.drain()
-        assert sum(worker.core.state(call) == S.SLOT_CLAIMED for call in calls) == claims
-        await worker.done(*calls)
+        claimed = 0
+        for _ in range(20):  # a drain ends after 2 ms, too, if the machine is slow
+            calls = [worker.core.call() for _ in range(40)]
+            worker.core.ring()
+            worker.link.drain()
+            claimed = sum(worker.core.state(call) == S.SLOT_CLAIMED for call in calls)
+            await worker.done(*calls)
+            if claimed >= claims:
+                break
+        assert claimed == claims
 
     run(hello, scenario, link={"alone": alone})
 
@@ -351,8 +356,10 @@ def test_a_corrupt_inbox(run: Runner) -> None:
         with pytest.raises(RuntimeError, match="The link to the core is corrupt: a record has an impossible length"):
             worker.link.drain()
         assert worker.link.detached
+        assert worker.controls == ["corrupt"]  # somebody has to end this worker: the core may have seen nothing
         worker.link.drain()
         assert core.state(call) == S.SLOT_OFFERED
+        assert worker.controls == ["corrupt"]
 
     run(hello, scenario)
 
@@ -494,7 +501,8 @@ def test_system_exit_out_of_a_drain(run: Runner, error: type[BaseException], whe
         worker.core.ring()
         worker.core.sleep()
         with pytest.raises(error):
-            worker.link.drain()
+            while not worker.is_done(exiting):
+                worker.link.drain()  # a slow machine's 2 ms may be over before it is the second's turn
         assert rung(worker.core.loop_bells[0])
         worker.take()
         assert worker.names(first) == ["RESPONSE DONE"]

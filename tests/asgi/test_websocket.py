@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .core_side import WS, Record, S, decode_fields
+from .core_side import WS, Record, S, decode_fields, rung
 from .harness import Runner, Worker, _asgi
 
 CONNECT = {"type": "websocket.connect"}
@@ -142,6 +142,38 @@ def test_credit_is_told_once_it_is_worth_a_record(run: Runner) -> None:
     assert run(app, scenario).errors == []
 
 
+@pytest.mark.parametrize(("calls", "batch"), [(1, False), (3, True)])
+def test_answers_of_what_one_drain_woke_share_a_ring(run: Runner, calls: int, batch: bool) -> None:
+    """Until it comes the core looks at the heads by itself, as it does during a drain."""
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        while (await receive())["type"] != "websocket.disconnect":
+            await send({"type": "websocket.send", "text": "x"})
+            seen.append((worker.core.draining, rung(worker.core.loop_bells[0])))
+
+    worker: Worker
+
+    async def scenario(the_worker: Worker) -> None:
+        nonlocal worker
+        worker = the_worker
+        opened = [open_call(worker) for _ in range(calls)]
+        await worker.until(lambda: all(worker.of(call) for call in opened))
+        await worker.turns()
+        for call in opened:
+            worker.core.ws_message(call, b"x")
+        await worker.until(lambda: len(sent(worker.records)) == calls)
+        await worker.until(lambda: not worker.core.draining)
+        for call in opened:
+            worker.core.ws_closed(call, 1000)
+        await worker.done(*opened)
+
+    assert run(app, scenario).errors == []
+    assert seen == [(batch, not batch)] * calls
+
+
 def test_messages_wait_for_the_window(run: Runner) -> None:
     count = 0
 
@@ -255,6 +287,79 @@ def test_the_client_leaves(run: Runner, how: str) -> None:
         {"type": "websocket.receive", "text": "last words"},
         {"type": "websocket.disconnect", "code": 1006 if how == "cut" else 1001, "reason": ""},
     ]
+
+
+@pytest.mark.parametrize("end", ["hears", "returns", "closes", "raises"])
+def test_the_client_breaks_the_rules(run: Runner, end: str) -> None:
+    """What came before is answered; then the app hears of it, or ends without, and the core of that."""
+    received = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        message = await receive()
+        await asyncio.sleep(0)
+        await send({"type": "websocket.send", "text": message["text"]})
+        if end == "returns":
+            return
+        if end == "closes":
+            await send({"type": "websocket.close", "code": 4000})
+        if end == "raises":
+            raise ValueError("on purpose")
+        received.append(await receive())
+        with pytest.raises(RuntimeError if end == "closes" else OSError):
+            await send({"type": "websocket.send", "text": "too late"})
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        await worker.until(lambda: worker.names(call) == ["WS_ACCEPT"])
+        worker.core.ws_message(call, b"good")
+        worker.core.ws_closed(call, 1002, b"bad", later=True)
+        await worker.done(call)
+        names = [name for name in worker.names(call)[1:] if name != str(S.WS_CREDIT)]
+        assert names == ["WS_SEND", *(["CALL_FAILED"] if end == "raises" else ["WS_CLOSE", "CALL_DONE"])]
+
+    assert len(run(app, scenario).errors) == (end == "raises")
+    if end in ("hears", "closes"):
+        assert received == [{"type": "websocket.disconnect", "code": 1002, "reason": "bad"}]
+
+
+def test_an_answer_that_takes_too_long_after_the_rules_were_broken(run: Runner) -> None:
+    """A message that waits for the window is still sent if the core waits for it, and else dropped."""
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+
+        async def flood() -> None:
+            try:
+                for _ in range(5):
+                    await send({"type": "websocket.send", "bytes": b"x" * (S.SEND_WINDOW_STREAM // 4)})
+            except OSError as error:
+                seen.append(type(error))
+
+        flooding = asyncio.ensure_future(flood())
+        await asyncio.sleep(0)
+        seen.append(await receive())
+        await flooding
+        seen.append("over")
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        await worker.until(lambda: len(sent(worker.of(call))) == 4)
+        await worker.turns()
+        worker.core.ws_closed(call, 1002, b"bad", later=True)
+        await worker.until(lambda: "over" in seen)
+        assert len(sent(worker.of(call))) == 4  # the fifth waits for the window, and the close for the fifth
+        assert "WS_CLOSE" not in worker.names(call)
+        worker.core.ws_closed(call, 1002, b"bad")
+        await worker.done(call)
+        assert worker.names(call)[-2:] == ["WS_CLOSE", "CALL_DONE"]
+        assert len(sent(worker.of(call))) == 4
+
+    assert run(app, scenario).errors == []
+    assert [s for s in seen if isinstance(s, dict)] == [{"type": "websocket.disconnect", "code": 1002, "reason": "bad"}]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import struct
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -180,6 +181,27 @@ def test_windows_of_an_answer() -> None:
             assert len(w.body(call)) <= S.SEND_WINDOW_STREAM + credited
         assert len(w.body(call)) == 200_000
         assert w.names(call)[-1] == "CALL_DONE"
+
+    run(app, scenario)
+
+
+def test_a_complete_answer_has_the_window_of_a_stream_while_memory_is_short() -> None:
+    def app(call: Any, environ: Any) -> None:
+        call.start_response("200 OK", [])
+        call.finish(b"x" * 300_000)
+
+    async def scenario(w: Pooled) -> None:
+        struct.pack_into("<I", w.core.memory, S.HEADER_TIGHT, 1)
+        call = w.core.call()
+        await w.until(lambda: len(w.body(call)) >= S.SEND_WINDOW_STREAM - 4096)
+        for _ in range(5):
+            await w.turns()
+            w.take()
+        assert len(w.body(call)) <= S.SEND_WINDOW_STREAM
+        struct.pack_into("<I", w.core.memory, S.HEADER_TIGHT, 0)
+        w.core.window(call, 30_000)
+        await w.done(call)
+        assert len(w.body(call)) == 300_000
 
     run(app, scenario)
 

@@ -60,6 +60,28 @@ def test_threads_are_started_as_they_are_needed() -> None:
     assert until(lambda: not names())
 
 
+def test_threads_that_cannot_be_started_cost_no_call(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At a limit on processes the threads that there are go on, and it is said once."""
+    start, refused = threading.Thread.start, []
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name.startswith("spvn-wsgi") and names():
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with serving(Gate(), threads=4) as server:
+        assert [get(server, "/now")[0] for _ in range(10)] == [200] * 10
+        assert len(names()) == 1
+    assert len(refused) > 1
+    assert [record.message for record in caplog.records if "could not be started" in record.message] == [
+        "A thread could not be started (can't start new thread): 1 run the app"
+    ]
+
+
 def test_no_more_than_threads_calls_at_once() -> None:
     gate = Gate()
     with serving(gate, threads=3) as server, ThreadPoolExecutor(30) as clients:
