@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -17,6 +18,8 @@ const (
 	acceptsAWakeUp = 128                   // so that open connections are not starved by new ones
 	acceptPause    = 50 * time.Millisecond // while there is no descriptor to be had
 	shedAtOnce     = 4                     // idle connections closed when descriptors run short
+	youngFor       = 100                   // ms: a connection that has just come, or been answered, may be about to speak
+	patience       = time.Second           // for which young ones are kept though others wait
 )
 
 // listener is a listening socket in one loop's epoll set.
@@ -61,14 +64,23 @@ func (l *Loop) pauseListeners() {
 		l.epollCtl(unix.EPOLL_CTL_DEL, ln.fd, 0, 0, 0)
 	}
 	l.resumeAt = l.now + int64(acceptPause)
+	if l.crowdedSince == 0 {
+		l.crowdedSince = l.now
+	}
 }
 
 func (l *Loop) resumeListeners() {
-	if limit := l.config.MaxConnections; limit > 0 && l.shared.open.Load() >= int64(limit) && l.idle.first == nil {
+	if l.full() && !l.sheds() {
+		if slices.ContainsFunc(l.listeners, waited) {
+			l.askOthers(false)
+		}
 		l.resumeAt = l.now + int64(acceptPause)
 		return
 	}
 	l.resumeAt = 0
+	if !slices.ContainsFunc(l.listeners, waited) {
+		l.crowdedSince = 0
+	}
 	for _, ln := range l.listeners {
 		if err := l.watchListener(ln); err != nil {
 			l.config.Log("error", "epoll", fmt.Sprintf("cannot watch a listener: %v", err))
@@ -85,27 +97,47 @@ func (l *Loop) accept(ln *listener) {
 	}
 }
 
-// acceptAll takes what is left in the backlog before the listener closes.
+// acceptAll takes what is left in the backlog before the listener closes, also what waits there for
+// room: closing the listener would reset it.
 func (l *Loop) acceptAll(ln *listener) {
-	for l.acceptOne(ln) {
+	for {
+		fd, err := l.acceptRaw(ln)
+		switch {
+		case err == nil:
+			l.welcome(ln, fd)
+		case passing(err):
+		case !exhausted(err) || !l.outOfDescriptors(ln, err):
+			return
+		}
 	}
+}
+
+// passing says that accepting may go on: it was about this connection only.
+func passing(err error) bool {
+	return errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.EPROTO)
+}
+
+// exhausted says that descriptors or the kernel's memory run short.
+func exhausted(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
 }
 
 // acceptOne reports whether there may be more.
 func (l *Loop) acceptOne(ln *listener) bool {
-	if l.resumeAt != 0 {
+	if l.resumeAt != 0 || l.full() && !l.makeRoom(ln) {
 		return false
 	}
 	fd, err := l.acceptRaw(ln)
 	switch {
 	case err == nil:
+		l.crowdedSince = 0
 		l.welcome(ln, fd)
-		return l.withinLimit()
+		return true
 	case errors.Is(err, unix.EAGAIN):
 		return false
-	case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EPROTO):
+	case passing(err):
 		return true
-	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+	case exhausted(err):
 		return l.outOfDescriptors(ln, err)
 	}
 	l.counters.Add(observe.AcceptErrors, 1)
@@ -114,48 +146,90 @@ func (l *Loop) acceptOne(ln *listener) bool {
 	return false
 }
 
-// withinLimit keeps to the limit on connections by closing the longest idle ones. It
-// reports false when all are busy: this one was let in, and the next wait in the backlog.
-func (l *Loop) withinLimit() bool {
-	over := int(l.shared.open.Load()) - l.config.MaxConnections
-	if l.config.MaxConnections <= 0 || over <= 0 {
-		return true
+// full says that no more connections may be open. Loops that accept at the same moment may each let one more in.
+func (l *Loop) full() bool {
+	return l.config.MaxConnections > 0 && l.shared.open.Load() >= int64(l.config.MaxConnections)
+}
+
+// makeRoom keeps to the limit on connections by closing the longest idle ones. It reports false
+// when there is no room, or nobody who wants it: new ones wait in the backlog until one is closed.
+func (l *Loop) makeRoom(ln *listener) bool {
+	if !waited(ln) {
+		return false
 	}
-	// The last of the idle ones is this one: it has had no time to say anything yet.
-	if n := min(over, l.idle.count-1); n > 0 && l.shed(n) > 0 {
+	over := int(l.shared.open.Load()) - l.config.MaxConnections + 1 // another loop may have closed one meanwhile
+	if over <= 0 || l.shed(over) > 0 {
 		return true
 	}
 	l.counters.Add(observe.ConnectionsOverLimit, 1)
-	l.config.Log("warning", "connections", fmt.Sprintf("%d connections are open and all of them are busy: new ones wait", l.config.MaxConnections))
+	l.config.Log("warning", "connections", fmt.Sprintf("%d connections are open and none of this loop's is idle: new ones wait", l.config.MaxConnections))
+	l.askOthers(false)
 	l.pauseListeners()
 	return false
 }
 
-// outOfDescriptors lets one more connection in with the spare descriptor and makes room
-// by closing idle connections. Where none is idle, new ones wait in the backlog until a
-// connection is closed.
+// outOfDescriptors makes room for who waits in the backlog by closing idle connections. Where
+// none is idle, new ones wait until a connection is closed.
 func (l *Loop) outOfDescriptors(ln *listener, cause error) bool {
+	if !waited(ln) {
+		return false // accept wants a descriptor before it looks whether there is anybody
+	}
 	l.counters.Add(observe.AcceptErrors, 1)
 	l.config.Log("warning", "descriptors", fmt.Sprintf("descriptors run short (%v): the longest idle connections are closed; raise the limit on open files", cause))
-	idle := min(shedAtOnce, l.idle.count) // the one that comes now has had no time to say anything yet
-	if idle > 0 && l.shared.lend() {
-		if fd, err := l.acceptRaw(ln); err == nil {
-			l.welcome(ln, fd)
-		}
-	}
-	room := l.shed(idle) > 0
-	l.shared.restore()
-	if !room {
+	if l.shed(shedAtOnce) == 0 {
+		l.askOthers(true)
 		l.pauseListeners()
+		return false
 	}
-	return room
+	return true
 }
 
-// shed closes up to n of the longest idle connections and returns how many it closed.
-func (l *Loop) shed(n int) int {
+// askOthers has the server's other loops close an idle connection each, since none of this one's can be: where
+// descriptors run short, else while the limit on connections is reached.
+func (l *Loop) askOthers(descriptors bool) {
+	age := l.spareFor()
+	l.shared.mu.Lock()
+	defer l.shared.mu.Unlock()
+	for _, other := range l.shared.loops {
+		if other != l {
+			other.Post(func() {
+				if (descriptors || other.full()) && other.shedOlder(age, 1) > 0 {
+					l.Post(l.hurry)
+				}
+			})
+		}
+	}
+}
+
+// hurry has listeners that are paused accept again now.
+func (l *Loop) hurry() {
+	if l.resumeAt != 0 {
+		l.resumeAt = l.now
+	}
+}
+
+// waited says whether somebody waits in a listener's backlog.
+func waited(ln *listener) bool {
+	fds := [1]unix.PollFd{{Fd: int32(ln.fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds[:], 0)
+	for err == unix.EINTR {
+		n, err = unix.Poll(fds[:], 0)
+	}
+	return err != nil || n > 0
+}
+
+// shed closes up to n of the longest idle connections and returns how many it closed. None is
+// closed that had no time yet to say something.
+func (l *Loop) shed(n int) int { return l.shedOlder(l.spareFor(), n) }
+
+// shedOlder is shed of those that have been idle for this many milliseconds.
+func (l *Loop) shedOlder(age uint32, n int) int {
 	closed := 0
 	for tries := 2*n + 2; tries > 0 && closed < n && l.idle.first != nil; tries-- {
 		c := l.idle.first
+		if l.milliseconds()-c.restedAt < age {
+			break
+		}
 		l.idle.remove(c) // to the end, in case that it has something to say after all
 		l.idle.push(c)
 		if l.shedOne(c) {
@@ -164,6 +238,20 @@ func (l *Loop) shed(n int) int {
 	}
 	l.counters.Add(observe.ConnectionsShed, uint64(closed))
 	return closed
+}
+
+// spareFor is for how many milliseconds an idle connection is kept. Clients that never rest for
+// longer must not keep new ones out for ever, nor what waits when the listeners close.
+func (l *Loop) spareFor() uint32 {
+	if l.closing || l.crowdedSince != 0 && l.now-l.crowdedSince > int64(patience) {
+		return 0
+	}
+	return youngFor
+}
+
+// sheds says that an idle connection could be closed now.
+func (l *Loop) sheds() bool {
+	return l.idle.first != nil && l.milliseconds()-l.idle.first.restedAt >= l.spareFor()
 }
 
 func (l *Loop) shedOne(c *conn) (closed bool) {

@@ -37,12 +37,20 @@ type conn struct {
 	inWheel  bool
 	idle     bool   // has no call in flight
 	listed   bool   // in Loop.idle: nor output that waits
+	waits    bool   // in Loop.unread
+	refused  bool   // the kernel did not take all of a body that was given to it at once
+	news     uint8  // events since reading was paused
 	interest uint32 // what epoll was told
+	missed   uint32 // events that were not acted upon to the end: there may be input that is no news to epoll
 
 	out     []byte // output; the first outAt bytes have left
 	outAt   int
-	held    int // bytes of output counted in Config.Outputs: those the kernel refused
-	discard int // bytes still to be discarded while lingering
+	behind  *backlog // output behind out; nil: none
+	early   int      // bytes that left already in CommitBody, which the protocol was not told of
+	held    int      // bytes of output counted in Config.Outputs: those the kernel refused
+	discard int32    // bytes still to be discarded while lingering
+
+	restedAt uint32 // Loop.milliseconds when it became idle
 
 	origin string // the address that Config.Gate counted; empty: none
 
@@ -69,12 +77,26 @@ func (c *conn) Now() int64 { return c.loop.now }
 // whose client is never quite done with it would grow by all that it ever sent.
 func (c *conn) Buffer() []byte {
 	switch {
+	case c.behind != nil:
+		return c.behind.last()
 	case c.out == nil:
 		c.out = c.loop.buffer()
+	case len(c.out)-c.outAt >= c.pieceSize():
+		c.behind = new(backlog)
+		return c.behind.last()
 	case c.outAt > 0 && c.outAt >= len(c.out)-c.outAt:
 		c.out, c.outAt = c.out[:copy(c.out, c.out[c.outAt:])], 0
 	}
 	return c.out
+}
+
+// pieceSize is how long c.out may get before what follows goes into pieces of their own. What leaves in this turn
+// is better off in one write, and in a buffer that is used again.
+func (c *conn) pieceSize() int {
+	if c.blocked || c.refused {
+		return pieceSize
+	}
+	return keepSome * 3 / 4
 }
 
 // Commit implements call.Carrier.
@@ -82,7 +104,11 @@ func (c *conn) Commit(b []byte) {
 	if c.phase != open {
 		return
 	}
-	c.out = b
+	if c.behind != nil {
+		c.behind.commit(b)
+	} else {
+		c.out = b
+	}
 	if c.listed {
 		c.loop.idle.remove(c)
 	}
@@ -93,23 +119,62 @@ func (c *conn) Commit(b []byte) {
 	}
 }
 
+// CommitBody implements call.Carrier. What the kernel takes at once is not copied; what it
+// refuses waits with the rest.
+func (c *conn) CommitBody(b, body []byte) {
+	if len(body) < directBody || c.blocked || c.outAt > 0 || c.behind != nil || c.phase != open {
+		c.Commit(append(b, body...))
+		return
+	}
+	n, errno := writeBoth(int(c.fd), b, body)
+	if errno != 0 {
+		n = 0 // flush meets it again, where a connection may be lost
+	}
+	c.loop.counters.Add(observe.BytesOut, uint64(n))
+	c.early += n
+	c.refused = n < len(b)+len(body)
+	if left := n - len(b); left >= 0 {
+		b, n = append(b[:0], body[left:]...), 0
+	} else {
+		b = append(b, body...)
+	}
+	c.Commit(b)
+	c.outAt = n
+}
+
 // hold counts the output that waits for the peer. Output that leaves at once is not worth it.
 func (c *conn) hold() {
-	n := len(c.out) - c.outAt
+	n := c.Buffered()
 	c.loop.config.Outputs.Add(n - c.held)
 	c.held = n
 }
 
 // Buffered implements call.Carrier.
-func (c *conn) Buffered() int { return len(c.out) - c.outAt }
+func (c *conn) Buffered() int {
+	n := len(c.out) - c.outAt
+	if c.behind != nil {
+		n += c.behind.bytes
+	}
+	return n
+}
 
-// Pause implements call.Carrier.
+// outLeft takes note that c.out has left. The next piece takes its place.
+func (c *conn) outLeft() {
+	c.loop.recycle(c.out)
+	c.out, c.outAt, c.refused = nil, 0, false
+	if c.behind != nil {
+		if c.out = c.behind.next(); len(c.behind.pieces) == 0 {
+			c.behind = nil
+		}
+	}
+}
+
+// Pause implements call.Carrier. Most pauses are brief: epoll hears of one only when more comes meanwhile.
 func (c *conn) Pause() {
 	if !c.paused {
 		c.paused = true
 		c.loop.counters.Add(observe.ConnectionsPaused, 1)
 		c.loop.counters.Add(observe.ConnectionsReadsPaused, 1)
-		c.watch()
 	}
 }
 
@@ -118,9 +183,22 @@ func (c *conn) Resume() {
 	if c.paused {
 		c.paused = false
 		c.loop.counters.Dec(observe.ConnectionsReadsPaused)
+		c.news = 0
 		c.watch()
+		c.readSoon()
 	}
 }
+
+// readSoon has the loop read in its next turn, if there may be input that epoll will not report.
+func (c *conn) readSoon() {
+	if c.missed != 0 && !c.waits && c.reads() {
+		c.waits = true
+		c.loop.unread = append(c.loop.unread, c)
+	}
+}
+
+// reads says whether what comes is read.
+func (c *conn) reads() bool { return !c.paused && c.phase != gone || c.phase == lingering }
 
 // Deadline implements call.Carrier.
 func (c *conn) Deadline(at int64) {
@@ -151,6 +229,7 @@ func (c *conn) Idle(idle bool) {
 // answer has left.
 func (c *conn) rest() {
 	if c.idle && !c.listed && c.Buffered() == 0 {
+		c.restedAt = c.loop.milliseconds()
 		c.loop.idle.push(c)
 	}
 }
@@ -175,12 +254,17 @@ func (c *conn) Abort() {
 	if c.phase == gone {
 		return
 	}
-	if c.outAt < len(c.out) && !c.blocked {
+	for c.outAt < len(c.out) && !c.blocked {
 		// What the app sent before its end is not kept back; whether it arrives is not
 		// waited for.
-		if n, errno := write(int(c.fd), c.out[c.outAt:]); errno == 0 {
+		n, errno := write(int(c.fd), c.out[c.outAt:])
+		if errno == 0 {
 			c.loop.counters.Add(observe.BytesOut, uint64(n))
 		}
+		if errno != 0 || c.outAt+n < len(c.out) {
+			break
+		}
+		c.outLeft()
 	}
 	c.reset()
 	c.destroy()
@@ -204,28 +288,32 @@ func (c *conn) watch() {
 		if !c.hungUp {
 			events |= unix.EPOLLRDHUP
 		}
-		if !c.paused || c.phase == lingering {
+		if c.reads() {
 			events |= unix.EPOLLIN
 		}
 	}
 	if c.blocked {
 		events |= unix.EPOLLOUT
 	}
-	if events == c.interest {
-		return
+	if events != c.interest {
+		// Events are edge-triggered, as the kernel would look at every ready socket twice otherwise; a new
+		// interest has it look again at what is there already.
+		c.interest = events
+		c.loop.epollCtl(unix.EPOLL_CTL_MOD, int(c.fd), events|unix.EPOLLET, c.index, c.generation)
 	}
-	c.interest = events
-	c.loop.epollCtl(unix.EPOLL_CTL_MOD, int(c.fd), events, c.index, c.generation)
 }
 
 // readable reads once and hands what came to the protocol.
 func (c *conn) readable(events uint32) {
 	l := c.loop
-	hangUp := events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
-	if c.paused && c.phase != lingering {
+	if !c.reads() {
 		if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 			c.lose()
 			return
+		}
+		c.missed |= events
+		if c.news++; c.news == longPause {
+			c.watch()
 		}
 		if events&unix.EPOLLRDHUP != 0 {
 			c.hangUp(false)
@@ -238,13 +326,24 @@ func (c *conn) readable(events uint32) {
 		}
 		return
 	}
+	events |= c.missed
+	c.missed = 0
+	hangUp := events&hangUps != 0
 	input := l.input
+	var lander call.Lander
 	if l.config.Bodies.Over() {
 		input = input[:tightRead] // a protocol takes all that was read
+	} else if p, ok := c.protocol.(call.Lander); ok && c.phase == open {
+		if target := p.Target(); target != nil {
+			lander, input = p, target
+		}
 	}
 	n, errno := read(int(c.fd), input)
+	if lander != nil && (errno != 0 || n == 0) {
+		lander.Landed(0)
+	}
 	switch {
-	case errno == unix.EAGAIN || errno == unix.EINTR:
+	case errno == unix.EAGAIN:
 		return
 	case errno != 0:
 		c.lose()
@@ -254,15 +353,23 @@ func (c *conn) readable(events uint32) {
 		return
 	}
 	l.counters.Add(observe.BytesIn, uint64(n))
+	if n == len(input) {
+		c.missed = events
+		c.readSoon()
+	}
 	if c.phase != open {
 		// Nobody wants it; it is read so that the peer gets to read the last answer.
-		if c.discard -= n; c.discard <= 0 {
+		if c.discard -= int32(n); c.discard <= 0 {
 			c.destroy()
 		}
 		return
 	}
-	c.protocol.Receive(l.input[:n])
-	if !hangUp || n == len(l.input) || c.phase == gone {
+	if lander != nil {
+		lander.Landed(n)
+	} else {
+		c.protocol.Receive(input[:n])
+	}
+	if !hangUp || n == len(input) || c.phase == gone {
 		return
 	}
 	// The FIN came with these bytes, or right behind them.
@@ -274,6 +381,8 @@ func (c *conn) readable(events uint32) {
 		if m, errno := read(int(c.fd), l.input); errno == 0 && m == 0 {
 			c.eof(true)
 		} else if errno == 0 {
+			c.missed = events
+			c.readSoon()
 			c.protocol.Receive(l.input[:m])
 		} else if errno != unix.EAGAIN {
 			c.lose()
@@ -314,6 +423,19 @@ func (c *conn) unread() int {
 // flush hands the output to the kernel.
 func (c *conn) flush() {
 	l := c.loop
+	if c.early > 0 {
+		n := c.early
+		c.early = 0
+		if c.outAt == len(c.out) {
+			c.outLeft()
+		}
+		if c.phase == open {
+			c.protocol.Sent(n) // may add output
+			if c.phase == gone {
+				return
+			}
+		}
+	}
 	for c.outAt < len(c.out) {
 		n, errno := write(int(c.fd), c.out[c.outAt:])
 		if errno == unix.EINTR {
@@ -336,8 +458,7 @@ func (c *conn) flush() {
 		l.counters.Add(observe.BytesOut, uint64(n))
 		c.outAt += n
 		if c.outAt == len(c.out) {
-			l.recycle(c.out)
-			c.out, c.outAt = nil, 0
+			c.outLeft()
 		}
 		if c.phase == open {
 			c.protocol.Sent(n) // may add output
@@ -382,6 +503,7 @@ func (c *conn) linger() {
 	c.writeAt = c.loop.now + int64(lingerTime)
 	c.loop.wheel.set(c, c.writeAt)
 	c.watch()
+	c.readSoon()
 }
 
 // due handles a deadline, or puts it where it belongs now.
@@ -430,6 +552,10 @@ func (c *conn) served() bool {
 		return true
 	}
 	c.loop.counters.Add(observe.BytesIn, uint64(n))
+	if n == len(c.loop.input) {
+		c.missed = unix.EPOLLIN
+		c.readSoon()
+	}
 	c.protocol.Receive(c.loop.input[:n])
 	return true
 }
@@ -467,7 +593,7 @@ func (c *conn) destroy() {
 	l.wheel.remove(c)
 	if c.out != nil {
 		l.recycle(c.out)
-		c.out, c.outAt = nil, 0
+		c.out, c.outAt, c.behind = nil, 0, nil
 	}
 	c.hold()
 	// In this order: a child that the app forked may hold a copy of the descriptor, which
@@ -478,13 +604,28 @@ func (c *conn) destroy() {
 	l.forget(c)
 }
 
+// read is recv(2), which has less to look at than read(2).
 func read(fd int, b []byte) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
-	return int(n), errno
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0)
+		if errno != unix.EINTR {
+			return int(n), errno
+		}
+	}
 }
 
 // write is send(2), since an app may give SIGPIPE its deadly default back.
 func write(fd int, b []byte) (int, unix.Errno) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
+	return int(n), errno
+}
+
+// writeBoth is write of a and b, one behind the other.
+func writeBoth(fd int, a, b []byte) (int, unix.Errno) {
+	parts := [2]unix.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
+	parts[0].SetLen(len(a))
+	parts[1].SetLen(len(b))
+	message := unix.Msghdr{Iov: &parts[0], Iovlen: 2}
+	n, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&message)), unix.MSG_NOSIGNAL)
 	return int(n), errno
 }

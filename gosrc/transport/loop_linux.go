@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -18,12 +17,17 @@ import (
 )
 
 const (
-	inputSize   = 64 << 10 // the read buffer that all connections of a loop share
-	tightRead   = 4 << 10  // of it, while too much of all bodies is held
-	outputSize  = 2 << 10  // a new output buffer
-	keepOutput  = 64 << 10 // a larger one is not kept
-	maxEvents   = 256      // taken in one wake-up
-	dirtyEnough = 16       // connections with output before it is written early
+	inputSize  = 64 << 10  // the read buffer that all connections of a loop share
+	outputSize = 2 << 10   // a new output buffer
+	keepOutput = 192 << 10 // a larger one is not kept
+	keepSome   = 64 << 10  // of larger ones than this only a few are kept
+	keepMany   = 8 << 10   // of larger ones than this only some are kept
+	maxEvents  = 256       // taken in one wake-up
+	briefSleep = link.NapMs
+	timerSlack = 50_000 // ns by which a sleep may be longer than asked: the kernel's own default
+	hangUps    = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+	longPause  = 4       // events of a connection that is not read, after which epoll reports no more of them
+	directBody = 4 << 10 // a part of a body this large is written without a copy
 
 	// epoll data of what is not a connection.
 	bellIndex     = ^uint32(0)
@@ -42,22 +46,27 @@ type Loop struct {
 	bell     int
 
 	now    int64
+	brisk  bool                // the last sleep was brief
 	peer   unix.RawSockaddrAny // of the connection that was accepted last
 	input  []byte
 	events []unix.EpollEvent
 
-	conns     []*conn // by index; nil where none is
-	free      []uint32
-	lastGen   uint32
-	count     int
-	buffers   [][]byte // output buffers, last in first out
-	dirty     []*conn
-	wheel     wheel
-	idle      idleList
-	listeners []*listener
-	resumeAt  int64 // when paused listeners accept again, 0: they are not paused
-	draining  bool
-	stopped   bool
+	conns        []*conn // by index; nil where none is
+	free         []uint32
+	lastGen      uint32
+	count        int
+	buffers      [][]byte // output buffers, last in first out
+	dirty        []*conn
+	unread       []*conn // may have input that epoll does not report again
+	reading      []*conn // the list before, to be used again
+	wheel        wheel
+	idle         idleList
+	listeners    []*listener
+	resumeAt     int64 // when paused listeners accept again, 0: they are not paused
+	crowdedSince int64 // when they were first paused after the last connection that was let in; 0: they were not
+	closing      bool  // the listeners are about to close
+	draining     bool
+	stopped      bool
 
 	posted   atomic.Bool
 	mailbox  sync.Mutex
@@ -66,48 +75,12 @@ type Loop struct {
 	done     chan struct{}
 }
 
-// Shared is what the loops of one server share.
+// Shared is what the loops of one server share. The zero value is ready.
 type Shared struct {
 	open  atomic.Int64 // connections of all loops
 	mu    sync.Mutex
-	spare int // a descriptor kept for the moment when there are no others; guarded by mu
+	loops []*Loop // guarded by mu
 }
-
-// NewShared makes what the loops of one server share.
-func NewShared() (*Shared, error) {
-	s := &Shared{spare: -1}
-	if !s.restore() {
-		return nil, errors.New("transport: cannot open /dev/null")
-	}
-	return s, nil
-}
-
-// lend frees the spare descriptor; false: it is lent already.
-func (s *Shared) lend() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.spare < 0 {
-		return false
-	}
-	unix.Close(s.spare)
-	s.spare = -1
-	return true
-}
-
-// restore takes a spare descriptor again; false: there is none to be had.
-func (s *Shared) restore() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.spare < 0 {
-		if fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
-			s.spare = fd
-		}
-	}
-	return s.spare >= 0
-}
-
-// Close gives the spare descriptor back.
-func (s *Shared) Close() { s.lend() }
 
 // Open is how many connections are open in all loops.
 func (s *Shared) Open() int64 { return s.open.Load() }
@@ -131,6 +104,9 @@ func NewLoop(i, bell int, config *Config, shared *Shared, engine Engine) (*Loop,
 		unix.Close(epoll)
 		return nil, fmt.Errorf("transport: epoll_ctl: %w", err)
 	}
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	shared.loops = append(shared.loops, l)
 	return l, nil
 }
 
@@ -157,6 +133,7 @@ func (l *Loop) Stop() { l.Post(func() { l.stopped = true }) }
 
 func (l *Loop) run() {
 	runtime.LockOSThread()
+	unix.Prctl(unix.PR_SET_TIMERSLACK, timerSlack, 0, 0, 0) // Go's threads have more (python/spvn/_core/_load.py)
 	defer close(l.done)
 	defer l.closeAll()
 	for !l.stopped {
@@ -178,12 +155,17 @@ func (l *Loop) guard(what string, f func()) {
 // wakeUp is one turn: wait, read, take the workers' answers, write, look at the clock.
 func (l *Loop) wakeUp() {
 	n := l.wait()
+	before := l.now
 	l.now = link.Monotonic()
+	l.brisk = l.now-before < briefSleep*1e6
 	l.engine.Wake(l.now)
 	l.counters.Add(observe.LoopWakeups, 1)
+	unread := l.unread
+	l.unread = l.reading[:0]
 	for i := range n {
 		l.event(&l.events[i])
 	}
+	l.readOn(unread)
 	l.engine.Publish() // workers begin while the rest of the turn goes on
 	if l.posted.Load() {
 		l.readMail()
@@ -203,9 +185,29 @@ func (l *Loop) wakeUp() {
 	l.turnEnds()
 }
 
+// readOn reads from connections that had more input than was read at once: once in a turn, so that none keeps the
+// others waiting.
+func (l *Loop) readOn(unread []*conn) {
+	for i, c := range unread {
+		unread[i] = nil
+		c.waits = false
+		switch {
+		case c.phase == gone || c.missed == 0:
+		case c.reads():
+			l.handle(c, unix.EPOLLIN)
+		case c.missed&hangUps != 0: // the protocol is to hear of it, though it does not read on
+			l.handle(c, c.missed)
+		}
+	}
+	l.reading = unread
+}
+
 // wait sleeps until something happens and returns the number of events.
 func (l *Loop) wait() int {
-	limit, ok := l.engine.Arm()
+	if len(l.unread) > 0 {
+		return l.poll(0)
+	}
+	limit, ok := l.engine.Arm(l.brisk)
 	if !ok {
 		return l.poll(0)
 	}
@@ -222,6 +224,9 @@ func (l *Loop) wait() int {
 	return l.poll(timeout)
 }
 
+// milliseconds is the time of this turn, as small as a connection can keep it; it wraps around.
+func (l *Loop) milliseconds() uint32 { return uint32(l.now / 1e6) }
+
 func (l *Loop) nextDeadline() int64 {
 	at := l.wheel.next()
 	if l.resumeAt != 0 && (at == 0 || l.resumeAt < at) {
@@ -230,15 +235,32 @@ func (l *Loop) nextDeadline() int64 {
 	return at
 }
 
+// poll sleeps for timeout ms at the most, without limit if it is negative.
+//
+// While something happens all the time the scheduler is not told of the sleep: its monitor
+// would take the processor away and come back to see that for every sleep, which costs more
+// than a processor that rests for a moment. A garbage collection that wants this thread to
+// stop interrupts the sleep with a signal. A long sleep is begun only after a brief one.
 func (l *Loop) poll(timeout int) int {
-	var n uintptr
-	var errno unix.Errno
 	if timeout == 0 {
-		// Returns at once, so the scheduler need not hear of it.
-		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), maxEvents, 0, 0, 0)
-	} else {
-		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), maxEvents, uintptr(timeout), 0, 0)
+		return l.pollRaw(0)
 	}
+	if l.brisk {
+		brief := briefSleep
+		if timeout > 0 {
+			brief = min(brief, timeout)
+		}
+		return l.pollRaw(brief)
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), maxEvents, uintptr(timeout), 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}
+
+func (l *Loop) pollRaw(timeout int) int {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), maxEvents, uintptr(timeout), 0, 0)
 	if errno != 0 {
 		return 0
 	}
@@ -329,7 +351,14 @@ func (l *Loop) buffer() []byte {
 }
 
 func (l *Loop) recycle(b []byte) {
-	if cap(b) <= keepOutput && len(l.buffers) < 1024 {
+	room := 1024
+	switch {
+	case cap(b) > keepSome:
+		room = 16
+	case cap(b) > keepMany:
+		room = 256
+	}
+	if cap(b) >= outputSize && cap(b) <= keepOutput && len(l.buffers) < room {
 		l.buffers = append(l.buffers, b[:0])
 	}
 }
@@ -374,7 +403,7 @@ func (l *Loop) adopt(fd int, peer, local call.Addr) {
 	l.counters.Add(observe.ConnectionsOpen, 1)
 	c.Idle(true)
 	c.interest = unix.EPOLLIN | unix.EPOLLRDHUP
-	if err := l.epollCtl(unix.EPOLL_CTL_ADD, fd, c.interest, c.index, c.generation); err != nil {
+	if err := l.epollCtl(unix.EPOLL_CTL_ADD, fd, c.interest|unix.EPOLLET, c.index, c.generation); err != nil {
 		l.config.Log("error", "epoll", fmt.Sprintf("cannot watch a connection: %v", err))
 		c.destroy()
 		return
@@ -396,14 +425,13 @@ func (l *Loop) forget(c *conn) {
 	l.shared.open.Add(-1)
 	l.counters.Add(observe.ConnectionsClosed, 1)
 	l.counters.Dec(observe.ConnectionsOpen)
-	if l.resumeAt != 0 {
-		l.resumeAt = l.now // a descriptor is free again
-	}
+	l.hurry() // a descriptor is free again
 }
 
 // Drain, on the loop's goroutine, says that the server stops: what is in the listeners'
 // backlogs is accepted and served, they close, and every connection is told.
 func (l *Loop) Drain() {
+	l.closing = true
 	for _, ln := range l.listeners {
 		l.acceptAll(ln)
 	}

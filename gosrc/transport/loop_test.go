@@ -15,8 +15,8 @@ import (
 // busyEngine always finds something to do.
 type busyEngine struct{ quietEngine }
 
-func (busyEngine) Turn() bool                 { return true }
-func (busyEngine) Arm() (time.Duration, bool) { return 0, false }
+func (busyEngine) Turn() bool                     { return true }
+func (busyEngine) Arm(bool) (time.Duration, bool) { return 0, false }
 
 // bareLoops makes both kinds of loop, without a listener.
 func bareLoops(t *testing.T, engine Engine) map[string]runner {
@@ -27,11 +27,7 @@ func bareLoops(t *testing.T, engine Engine) map[string]runner {
 			Counters: []*observe.Shard{observe.NewRegistry().Shard()},
 			Log:      func(level, key, message string) { t.Errorf("%s: %s", level, message) },
 		}
-		shared, err := NewShared()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(shared.Close)
+		shared := new(Shared)
 		bell, err := link.NewBell()
 		if err != nil {
 			t.Fatal(err)

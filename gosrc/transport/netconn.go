@@ -34,12 +34,14 @@ type netConn struct {
 	dirty     bool
 	idle      bool
 	idleSince uint64           // the loop's count of connections that became idle
+	restedAt  int64            // when it did
 	reading   bool             // the reader waits for more
 	then      func(heard bool) // see lookFirst; nil: nobody asked
 	writing   bool             // the writer has output
 
 	out     []byte
 	inWrite int         // bytes the writer has
+	held    int         // of both, counted in Config.Outputs
 	timer   *time.Timer // of the protocol's deadline
 	dueAt   int64
 	discard int
@@ -67,8 +69,19 @@ func (c *netConn) Commit(b []byte) {
 	if c.phase == open {
 		c.out = b
 		c.soil()
+		c.hold()
 	}
 }
+
+// hold counts the output that has not left: the writer does not say whether it waits for the peer.
+func (c *netConn) hold() {
+	n := c.Buffered()
+	c.loop.config.Outputs.Add(n - c.held)
+	c.held = n
+}
+
+// CommitBody implements call.Carrier. Writing is another goroutine's, so body is copied.
+func (c *netConn) CommitBody(b, body []byte) { c.Commit(append(b, body...)) }
 
 // Buffered implements call.Carrier.
 func (c *netConn) Buffered() int { return len(c.out) + c.inWrite }
@@ -179,12 +192,17 @@ func (c *netConn) Idle(idle bool) {
 	}
 	c.idle = idle
 	if idle {
-		c.loop.idled++
-		c.idleSince = c.loop.idled
+		c.rest()
 		c.loop.counters.Add(observe.ConnectionsIdle, 1)
 	} else {
 		c.loop.counters.Dec(observe.ConnectionsIdle)
 	}
+}
+
+// rest notes that the connection is idle from now on.
+func (c *netConn) rest() {
+	c.loop.idled++
+	c.idleSince, c.restedAt = c.loop.idled, c.loop.now
 }
 
 // Close implements call.Carrier.
@@ -260,6 +278,7 @@ func (c *netConn) wrote(n int, err error) {
 	if n > 0 {
 		c.loop.counters.Add(observe.BytesOut, uint64(n))
 		c.inWrite -= n
+		c.hold()
 		if c.phase == open {
 			c.protocol.Sent(n)
 		}
@@ -300,10 +319,14 @@ func (c *netConn) write() {
 func (c *netConn) read() {
 	buffer := make([]byte, netInput)
 	for {
-		n, err := c.nc.Read(buffer)
+		b := buffer
+		if c.loop.config.Bodies.Over() {
+			b = buffer[:tightRead] // a protocol takes all that was read
+		}
+		n, err := c.nc.Read(b)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			// Go says so without a look at the socket.
-			n, err = c.readNow(buffer)
+			n, err = c.readNow(b)
 		}
 		together := n > 0 && err == nil && c.finFollows()
 		c.loop.Post(func() { c.received(buffer[:n], together, err) })
@@ -417,6 +440,8 @@ func (c *netConn) destroy() {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
+	c.out, c.inWrite = nil, 0
+	c.hold()
 	c.nc.Close()
 	close(c.output)
 	c.more <- false // the reader takes it now, or once its last read has failed

@@ -61,8 +61,30 @@ func NewNetLoop(i, bell int, config *Config, shared *Shared, engine Engine) (*Ne
 
 // Start runs the loop until Stop.
 func (l *NetLoop) Start() {
-	go l.listenToBell()
+	go l.aside("doorbell's reader", nil, l.listenToBell)
 	go l.run()
+}
+
+// aside is a goroutine beside the loop's. A panic of it costs its connection, if it has one; the
+// counters are the loop's.
+func (l *NetLoop) aside(what string, c *netConn, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			stack := debug.Stack()
+			l.Post(func() {
+				l.panicked(what, p, stack)
+				if c != nil {
+					c.lose()
+				}
+			})
+		}
+	}()
+	f()
+}
+
+func (l *NetLoop) panicked(what string, problem any, stack []byte) {
+	l.counters.Add(observe.LoopPanics, 1)
+	l.config.Log("error", "panic", fmt.Sprintf("internal error in a %s, please report it: %v\n%s", what, problem, stack))
 }
 
 // Done is closed when the loop has ended and closed all its connections.
@@ -119,8 +141,7 @@ func (l *NetLoop) run() {
 func (l *NetLoop) guard(what string, f func()) {
 	defer func() {
 		if p := recover(); p != nil {
-			l.counters.Add(observe.LoopPanics, 1)
-			l.config.Log("error", "panic", fmt.Sprintf("internal error in a %s, please report it: %v\n%s", what, p, debug.Stack()))
+			l.panicked(what, p, debug.Stack())
 		}
 	}()
 	f()
@@ -149,7 +170,7 @@ func (l *NetLoop) turn() {
 }
 
 func (l *NetLoop) wait() {
-	limit, ok := l.engine.Arm()
+	limit, ok := l.engine.Arm(false)
 	if !ok {
 		return
 	}
@@ -194,7 +215,7 @@ func (l *NetLoop) Listen(fd int, local call.Addr, wildcard, unixSocket bool) err
 	}
 	own := &netListener{Listener: ln, address: local, wildcard: wildcard}
 	l.listeners = append(l.listeners, own)
-	go l.accept(own)
+	go l.aside("listener", nil, func() { l.accept(own) })
 	return nil
 }
 
@@ -224,7 +245,7 @@ func (l *NetLoop) accept(ln *netListener) {
 			l.Post(func() {
 				l.counters.Add(observe.AcceptErrors, 1)
 				l.config.Log("warning", "accept", fmt.Sprintf("cannot accept connections: %v", err))
-				l.shed(shedAtOnce)
+				l.shed(shedAtOnce, youngFor*time.Millisecond)
 			})
 			time.Sleep(acceptPause) // the kernel's backlog keeps who comes
 			continue
@@ -247,7 +268,7 @@ func netAddr(a net.Addr) call.Addr {
 
 // adopt takes over a connection.
 func (l *NetLoop) adopt(nc net.Conn, peer, local call.Addr) {
-	if limit := l.config.MaxConnections; limit > 0 && l.shared.open.Load() >= int64(limit) && l.shed(1) == 0 {
+	if limit := l.config.MaxConnections; limit > 0 && l.shared.open.Load() >= int64(limit) && l.shed(1, 0) == 0 {
 		l.counters.Add(observe.ConnectionsOverLimit, 1)
 		nc.Close()
 		return
@@ -265,24 +286,23 @@ func (l *NetLoop) adopt(nc net.Conn, peer, local call.Addr) {
 	if gate != nil && peer.Port >= 0 {
 		c.origin = peer.Host
 	}
-	l.idled++
-	c.idleSince = l.idled
+	c.rest()
 	l.conns[c] = struct{}{}
 	l.shared.open.Add(1)
 	l.counters.Add(observe.ConnectionsAccepted, 1)
 	l.counters.Add(observe.ConnectionsOpen, 1)
 	l.counters.Add(observe.ConnectionsIdle, 1)
 	c.protocol = l.config.NewProtocol(l.index, c, peer, local, call.HTTP)
-	go c.read()
-	go c.write()
+	go l.aside("connection's reader", c, c.read)
+	go l.aside("connection's writer", c, c.write)
 	if l.draining {
 		c.drain()
 	}
 }
 
 // shed closes up to n of the longest idle connections and returns how many it found. Those
-// that have something to say after all stay.
-func (l *NetLoop) shed(n int) int {
+// that have something to say after all stay, and so do those that have been idle for less than age.
+func (l *NetLoop) shed(n int, age time.Duration) int {
 	found := 0
 	for ; found < n; found++ {
 		var oldest *netConn
@@ -291,7 +311,7 @@ func (l *NetLoop) shed(n int) int {
 				oldest = c
 			}
 		}
-		if oldest == nil {
+		if oldest == nil || l.now-oldest.restedAt < int64(age) {
 			break
 		}
 		oldest.lookFirst(func(heard bool) {

@@ -27,6 +27,8 @@ const (
 	lingerTime          = 2 * time.Second // input is discarded this long after the last answer
 	lingerBytes         = 1 << 20         // or this many bytes
 
+	tightRead = 4 << 10 // what is read at once while too much of all bodies is held
+
 	// turnsAWakeUp bounds how often a wake-up looks whether workers have said more: one that
 	// always has must not keep the loop from its sockets and clocks.
 	turnsAWakeUp = 16
@@ -40,9 +42,9 @@ type Engine interface {
 	Turn() bool
 	// Publish lets other threads see what was written for them.
 	Publish()
-	// Arm prepares for sleep; ok is false when there is something to do after all. A
-	// limit other than 0 bounds the sleep.
-	Arm() (limit time.Duration, ok bool)
+	// Arm prepares for sleep, and whether it will be brief (link.NapMs at the most); ok is false
+	// when there is something to do after all. A limit other than 0 bounds the sleep.
+	Arm(briefly bool) (limit time.Duration, ok bool)
 }
 
 // Config is what all loops of a server share.
@@ -51,7 +53,7 @@ type Config struct {
 	NewProtocol  func(loop int, c call.Carrier, peer, local call.Addr, scheme call.Scheme) call.Protocol
 	WriteTimeout time.Duration // without progress, while output waits; 0: never
 	// MaxConnections bounds the open connections of all loops together; 0: no bound.
-	// At the bound the longest idle ones are closed.
+	// At the bound the longest idle ones make room for new ones, which wait where none is idle.
 	MaxConnections int
 	// Gate bounds what one address may open. May be nil.
 	Gate *Gate
