@@ -55,7 +55,9 @@ func (c *Conn) write(b, body []byte, last bool) {
 			c.tooLong()
 		}
 		c.answerLeft -= int64(taken)
-		b = append(b, body[:taken]...)
+		c.carrier.CommitBody(b, body[:taken])
+		c.written(body, taken, last)
+		return
 	case framingChunked:
 		switch {
 		case c.trailing:
@@ -73,6 +75,11 @@ func (c *Conn) write(b, body []byte, last bool) {
 		b = append(b, body...)
 	}
 	c.carrier.Commit(b)
+	c.written(body, taken, last)
+}
+
+// written takes note that a part of the answer's body was committed, as far as it was taken.
+func (c *Conn) written(body []byte, taken int, last bool) {
 	if last {
 		c.end()
 		return

@@ -29,6 +29,7 @@ type sink struct {
 
 func (s *sink) Now() int64                                     { return 1e9 }
 func (s *sink) Buffer() []byte                                 { return s.buffer }
+func (s *sink) CommitBody(b, body []byte)                      { s.Commit(append(b, body...)) }
 func (s *sink) Commit(b []byte)                                { s.buffer = b[:0] }
 func (s *sink) Buffered() int                                  { return 0 }
 func (s *sink) Pause()                                         {}

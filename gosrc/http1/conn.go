@@ -27,7 +27,7 @@ type Conn struct {
 	// Output.
 	answerLeft int64 // bytes of the answer's body that its Content-Length still promises
 	unsent     int64 // bytes of the answer's body committed and not yet reported to the call
-	discarding int64 // bytes that may still be discarded behind a complete answer
+	discarding int64 // bytes that may still be discarded behind a complete answer; below 0: until when any number may
 
 	deadline int64 // what the carrier was asked for
 	pace     *pace // of the body in hand; nil without Config.MinBodyRate
@@ -78,6 +78,7 @@ const (
 
 var (
 	_ call.Protocol = (*Conn)(nil)
+	_ call.Lander   = (*Conn)(nil)
 	_ call.Answer   = (*Conn)(nil)
 )
 
@@ -111,6 +112,35 @@ func (c *Conn) Receive(b []byte) {
 		return
 	}
 	c.run(b)
+}
+
+// Target implements call.Lander: what is body and nothing else may be read to where the call wants it.
+func (c *Conn) Target() []byte {
+	if c.closed || c.paused || c.in != nil || !c.active || c.answering == answerDone || c.body.state != bodyLength {
+		return nil
+	}
+	if placer, ok := c.call.(call.Placer); ok {
+		return placer.Place(int(min(c.body.left, 1<<30)))
+	}
+	return nil
+}
+
+// Landed implements call.Lander.
+func (c *Conn) Landed(n int) {
+	placer := c.call.(call.Placer)
+	if n == 0 {
+		placer.Placed(0, false)
+		return
+	}
+	if c.pace != nil && c.pace.from != 0 {
+		c.pace.bytes += int64(n)
+	}
+	if c.body.left -= int64(n); c.body.left == 0 {
+		c.body.state = bodyDone
+	}
+	c.expect = false
+	placer.Placed(n, c.body.done())
+	c.rest()
 }
 
 // PeerClosed implements call.Protocol. A FIN that came with the end of a request is a
@@ -172,10 +202,10 @@ func (c *Conn) Timeout() {
 		c.close()
 	case c.body.done() || c.paused || c.expect:
 		// The app's time, not the client's; the deadline was withdrawn meanwhile.
-	case c.answering == answerDone:
-		c.close()
 	case c.pace != nil && !c.tooSlow():
 		c.armPace()
+	case c.answering == answerDone:
+		c.close()
 	default:
 		c.refuse(slowBody)
 	}

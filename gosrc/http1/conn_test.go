@@ -226,13 +226,44 @@ func TestUnreadBody(t *testing.T) {
 		r.wantOutput("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi")
 		r.wantEnd(true, false)
 	})
-	t.Run("long behind a stream", func(t *testing.T) {
-		r := newRig(t)
-		r.send(post + "Content-Length: 1000000\r\n\r\na")
+	const streamed = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+	stream := func(r *rig) {
+		r.send(post + "Content-Length: 1000001\r\n\r\na")
 		a := r.last(1).answer
 		a.Respond(200, nil, nil, false, false)
 		a.RespondBody(nil, true)
-		r.wantOutput("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n")
+		r.wantOutput(streamed)
+		r.wantEnd(false, false)
+	}
+	t.Run("long behind a stream", func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.MinBodyRate = 1 })
+		stream(r)
+		for range 99 {
+			r.send(strings.Repeat("x", 10000))
+			r.wire.now += int64(200 * time.Millisecond)
+			if r.wire.now >= r.wire.deadline {
+				r.Timeout()
+			}
+		}
+		r.wantEnd(false, false)
+		r.send(strings.Repeat("x", 10000) + get)
+		r.last(2).ok("hi")
+		r.wantOutput(streamed + hi)
+	})
+	t.Run("long behind a stream, for too long", func(t *testing.T) {
+		r := newRig(t)
+		stream(r)
+		r.wire.now += int64(discardTime)
+		r.send("xx")
+		r.wantEnd(true, false)
+	})
+	t.Run("long behind a stream, while the server drains", func(t *testing.T) {
+		r := newRig(t)
+		r.send(post + "Content-Length: 1000001\r\n\r\na")
+		a := r.last(1).answer
+		a.Respond(200, nil, nil, false, false)
+		r.Drain()
+		a.RespondBody(nil, true)
 		r.wantEnd(true, false)
 	})
 	t.Run("chunked", func(t *testing.T) {

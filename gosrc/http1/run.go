@@ -1,5 +1,11 @@
 package http1
 
+import "time"
+
+// discardTime is how long a body is discarded, however long it is, where the answer had begun to
+// leave before it was known that the app does not want it. nginx's lingering_time is the same.
+const discardTime = 30 * time.Second
+
 // run takes steps as long as there is input for one. b is new input; nil stands for what
 // the connection kept.
 func (c *Conn) run(b []byte) {
@@ -284,12 +290,16 @@ func (c *Conn) discard(b []byte) int {
 		}
 		used += n
 	}
-	if c.discarding -= int64(used); c.discarding < 0 {
-		c.close()
-		return used
-	}
 	if c.body.done() {
 		c.next()
+		return used
+	}
+	if until := -c.discarding; until > 0 {
+		if c.carrier.Now() >= until {
+			c.close()
+		}
+	} else if c.discarding -= int64(used); c.discarding < 0 {
+		c.close()
 	}
 	return used
 }
@@ -309,11 +319,16 @@ func (c *Conn) next() {
 func (c *Conn) finish() {
 	c.call = nil
 	c.answering = answerDone
-	if !c.persist || !c.body.done() && !c.worthDiscarding() {
+	c.discarding = c.config.LimitDiscard
+	switch {
+	case !c.persist || !c.body.done() && (c.expect || c.draining && !c.worthDiscarding()):
 		c.close()
 		return
+	case !c.body.done() && !c.worthDiscarding():
+		// The answer's head went out before this was known, and promised that the connection goes on. A client
+		// that reads only once it has sent everything would lose its answer if the connection were closed.
+		c.discarding = -(c.carrier.Now() + int64(discardTime))
 	}
-	c.discarding = c.config.LimitDiscard
 	if c.body.done() {
 		c.next()
 	}

@@ -43,16 +43,17 @@ type peer struct {
 	out    []byte
 }
 
-func (p *peer) Now() int64      { return 1 }
-func (p *peer) Buffer() []byte  { return p.out[:0] }
-func (p *peer) Commit(b []byte) { p.out = b }
-func (p *peer) Buffered() int   { return 0 }
-func (p *peer) Pause()          {}
-func (p *peer) Resume()         {}
-func (p *peer) Deadline(int64)  {}
-func (p *peer) Idle(bool)       {}
-func (p *peer) Close()          { p.result.Closed = true }
-func (p *peer) Abort()          { p.result.Closed = true }
+func (p *peer) Now() int64                { return 1 }
+func (p *peer) Buffer() []byte            { return p.out[:0] }
+func (p *peer) Commit(b []byte)           { p.out = b }
+func (p *peer) CommitBody(b, body []byte) { p.out = append(b, body...) }
+func (p *peer) Buffered() int             { return 0 }
+func (p *peer) Pause()                    {}
+func (p *peer) Resume()                   {}
+func (p *peer) Deadline(int64)            {}
+func (p *peer) Idle(bool)                 {}
+func (p *peer) Close()                    { p.result.Closed = true }
+func (p *peer) Abort()                    { p.result.Closed = true }
 
 // Start implements call.Dispatcher.
 func (p *peer) Start(r *call.Request, a call.Answer) call.Call {
