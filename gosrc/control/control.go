@@ -65,13 +65,20 @@ func Start(config string) (string, error) {
 // AddWorker makes a link for one more worker: "worker" is its number; "memfd", "bell" and
 // "loop_bells" are the link's descriptors, and "death" is the read end of a pipe that
 // ends with this process; all are the caller's to close. The worker gets calls once it has
-// written READY.
+// written READY. With "shared" true of options the worker is in this process and uses the
+// core's own mapping of the memory, at "address"; whoever asks for it has to attach there.
 func AddWorker(server int, options string) (string, error) {
 	s, err := find(server)
 	if err != nil {
 		return "", err
 	}
-	return s.addWorker()
+	var o struct {
+		Shared bool `json:"shared"`
+	}
+	if err := json.Unmarshal([]byte(options), &o); err != nil {
+		return "", fmt.Errorf("the options of AddWorker are not JSON: %w", err)
+	}
+	return s.addWorker(o.Shared)
 }
 
 // WatchWorker tells the core which process runs a worker. When that ends, what it had

@@ -103,7 +103,7 @@ func (w *goWorker) run(bells []int) {
 			}
 		}
 		for i := range ends {
-			asleep = ends[i].Inbox.Arm() && asleep
+			asleep = ends[i].Inbox.Arm(false) && asleep
 		}
 		if asleep {
 			fds := []unix.PollFd{{Fd: int32(w.link.Bell), Events: unix.POLLIN}}

@@ -34,7 +34,7 @@ type server struct {
 	dispatch *dispatch.Dispatch
 	bodies   *memory.Budget // of requests
 	outputs  *memory.Budget // that clients have not taken
-	shared   *transport.Shared
+	shared   transport.Shared
 	loops    []loop
 	bells    []int  // of the loops
 	death    [2]int // a pipe whose write end only this process has
@@ -84,11 +84,6 @@ func newServer(c *Config) (s *server, err error) {
 		return nil, err
 	}
 	undo = append(undo, s.closeListeners)
-	if s.shared, err = transport.NewShared(); err != nil {
-		return nil, err
-	}
-	undo = append(undo, s.shared.Close)
-
 	if err = unix.Pipe2(s.death[:], unix.O_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("cannot make a pipe: %w", err)
 	}
@@ -102,8 +97,8 @@ func newServer(c *Config) (s *server, err error) {
 	if err = s.openLogs(n); err != nil {
 		return nil, err
 	}
-	s.bodies = memory.NewBudget(orZero(c.LimitBufferedBodies))
-	s.outputs = memory.NewBudget(orZero(c.LimitBufferedOutput))
+	s.bodies = memory.NewBudget(orZero(c.LimitBufferedBodies)).Thrifty()
+	s.outputs = memory.NewBudget(orZero(c.LimitBufferedOutput)).Thrifty()
 	s.registry.Source("memory.bodies", s.bodies.Used)
 	s.registry.Source("memory.output", s.outputs.Used)
 	s.dispatch = dispatch.New(s.dispatchSettings(n), s.counters)
@@ -171,6 +166,7 @@ func (s *server) dispatchSettings(loops int) dispatch.Settings {
 		Recovered:        s.recovered,
 		Corrupt:          s.corrupt,
 		Control:          s.fromWorker,
+		Nudge:            func(loop int) { s.loops[loop].Post(func() {}) },
 		Log:              s.logLine,
 	}
 	if s.logs.access != nil {
@@ -333,7 +329,6 @@ func (s *server) stop() {
 			<-loop.Done()
 		}
 		s.closeListeners()
-		s.shared.Close()
 		s.releaseWorkers()
 		s.closeDeath()
 		if s.stopProfile != nil {

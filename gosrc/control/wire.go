@@ -29,9 +29,9 @@ var (
 func (s *server) newLoop(i, bell int, config *transport.Config) (loop, error) {
 	switch s.config.Transport {
 	case "", "poll":
-		return transport.NewLoop(i, bell, config, s.shared, s.dispatch.Shard(i))
+		return transport.NewLoop(i, bell, config, &s.shared, s.dispatch.Shard(i))
 	case "goroutines":
-		return transport.NewNetLoop(i, bell, config, s.shared, s.dispatch.Shard(i))
+		return transport.NewNetLoop(i, bell, config, &s.shared, s.dispatch.Shard(i))
 	}
 	return nil, fmt.Errorf("there is no transport %q; SPVN_TRANSPORT is poll or goroutines", s.config.Transport)
 }

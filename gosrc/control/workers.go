@@ -16,7 +16,7 @@ import (
 const lastWords = time.Second
 
 // addWorker makes a link and tells every loop of it.
-func (s *server) addWorker() (string, error) {
+func (s *server) addWorker(shared bool) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
@@ -31,6 +31,10 @@ func (s *server) addWorker() (string, error) {
 		l.Release()
 		return "", fmt.Errorf("link: cannot duplicate descriptors: %w", err)
 	}
+	var address uintptr
+	if shared {
+		address = l.Share() // before a loop can be the last to release it
+	}
 	s.lastWorker++
 	w := dispatch.NewWorker(s.lastWorker, l)
 	s.workers[w.ID] = w
@@ -38,7 +42,11 @@ func (s *server) addWorker() (string, error) {
 		l.Retain()
 		loop.Post(func() { s.dispatch.Shard(i).Attach(w) })
 	}
-	return answer(map[string]any{"worker": w.ID, "memfd": fds[0], "bell": fds[1], "death": fds[2], "loop_bells": fds[3:]})
+	made := map[string]any{"worker": w.ID, "memfd": fds[0], "bell": fds[1], "death": fds[2], "loop_bells": fds[3:]}
+	if shared {
+		made["address"] = address
+	}
+	return answer(made)
 }
 
 // dupAll duplicates descriptors for Python: all of them or none.

@@ -10,55 +10,57 @@ import (
 // after. An app that only waits never makes it grow, so ten thousand sleeping calls are
 // no overload. (Facebook's "Fail at Scale" and Netflix's concurrency-limits have the idea.)
 //
-// Three things keep that signal honest:
+// What the signal alone does not say:
 //   - A call that has been held for a second waits more than it runs (a long poll, a stream,
 //     an accepted WebSocket): it is not counted, or one late moment beside a thousand of them
 //     would shut the window until they end.
 //   - A window that is shut gives no signal. Where nothing was claimed and nothing is
 //     offered, one call goes past it as a probe.
 //   - An app that burns its time long after the claim shows its lateness just as long after
-//     the window grew. What the loop got done while it was late, times how long a call takes
-//     while it is not, is what the window should be (Little's law): up to there it is opened
-//     at once, and beyond it grows slowly.
+//     the window was moved, so steering by lateness alone swings between too many and none.
+//     Once the loop was late its capacity is known (capacity.go), and the window is what
+//     Little's law says: the calls that it gets done, times how long one takes without the
+//     lateness and a little more, so that there is always work before it. Calls are offered
+//     at the pace at which it gets them done (pace.go).
 const (
-	lateDelay   = 20 * time.Millisecond // more shrinks the window
-	promptDelay = 10 * time.Millisecond // less lets it grow
-	shrinkTo    = 0.8                   // of the calls held
+	lateDelay   = 20 * time.Millisecond  // more is late; half of it is prompt
+	latestDelay = 200 * time.Millisecond // the same for an app whose calls burn for long:
+	lateCalls   = 1.5                    // it is late by so many calls
 	growBy      = 0.25
-	creepBy     = 0.05 // beyond the knee, each time that a call could have ended
 	firstWindow = 64
 	leastWindow = 2 // one that runs and one that is there when it ends
 
+	probeAfter = 100 * time.Millisecond // or what a call takes, without a claim, where the capacity is known
+
 	longHeld  = time.Second            // a call held for longer is not counted
 	lookAtOld = 100 * time.Millisecond // how often such calls are looked for
-
-	kneeAfter = 100 * time.Millisecond // of lateness, before the loop's capacity is believed
-	kneeFor   = time.Second            // and twice what a call takes, without lateness, after which it is forgotten
-	trustLost = 0.97                   // the knee is trusted less for each tick that is late
-	trustWon  = 0.05                   // and more for each that is prompt
 )
 
 // admission is a port's window and what it is steered by.
 type admission struct {
 	window     float64 // how many calls may be held, the old ones not counted
 	old        int     // held for longer than longHeld
+	over       int     // answered, and the worker has not said yet that it is done
 	probing    bool    // one call may go past the window
 	worstDelay int64   // from offer to claim since the last tick
 	claims     int     // since the last tick
 	ended      int     // calls that the worker was done with since the last tick
 
 	steeredAt int64
-	lookedAt  int64   // when old calls were last looked for
-	lateAt    int64   // when the loop was last late
-	lateTime  float64 // ns that it was late, and
-	lateEnded float64 // calls that it was done with meanwhile; both fade
-	calm      float64 // ns that a call takes while the loop is not late
-	trust     float64 // in the knee, 0 to 1
-	creptAt   int64   // when the window last grew beyond the knee
+	lookedAt  int64 // when old calls were last looked for
+	lateAt    int64 // when the loop was last late
+	boundAt   int64 // when the window or the pace last held a call back
+
+	capacity
+	pace pace
+}
+
+func newAdmission(now int64) admission {
+	return admission{window: firstWindow, steeredAt: now, capacity: capacity{headroom: 1, up: leastUp}}
 }
 
 // active is how many calls the window counts.
-func (p *port) active() int { return p.held - p.old }
+func (p *port) active() int { return p.held - p.old - p.over }
 
 // steer moves the window by what happened since the last tick.
 func (p *port) steer() {
@@ -66,76 +68,88 @@ func (p *port) steer() {
 		return
 	}
 	a, now := &p.admission, p.shard.now
-	worst := a.worstDelay
-	if o := p.oldestOffer(); o != nil {
-		worst = max(worst, now-o.call.offered)
-	}
-	if now-a.lookedAt >= int64(lookAtOld) && (worst > int64(lateDelay) || float64(p.active()) >= a.window-1) {
+	worst := max(a.worstDelay, p.lag())
+	late := a.lateBy()
+	if now-a.lookedAt >= int64(lookAtOld) && (worst > late || float64(p.active()) >= a.window-1) {
 		p.lookForOld()
 	}
 	active := float64(p.active())
-	elapsed := float64(min(now-a.steeredAt, int64(probe)))
-	switch {
-	case worst > int64(lateDelay):
+	isLate := worst > late
+	if isLate {
 		if a.calmSince(now) {
-			a.lateTime, a.lateEnded, a.trust = 0, 0, 1
+			a.forget()
 		}
 		a.lateAt = now
-		const fade = 0.99 // a tick; half of it is gone after 700 ms
-		a.lateTime, a.lateEnded = fade*a.lateTime+elapsed, fade*a.lateEnded+float64(a.ended)
-		floor := max(leastWindow, a.trust*a.knee(now))
-		a.window = min(a.window, max(floor, shrinkTo*min(a.window, active)))
-		a.trust *= trustLost
-	case worst < int64(promptDelay) && a.claims > 0:
-		a.trust = min(1, a.trust+trustWon)
-		if active >= a.window-1 {
-			a.grow(now, active)
+	} else if active >= a.window-1 {
+		a.boundAt = now
+	}
+	a.tick(isLate, min(now-a.steeredAt, int64(probe)), a.ended)
+	if a.claims > 0 || p.unclaimed > 0 {
+		a.ticks++
+		switch {
+		case !isLate && a.boundAt > a.steeredAt:
+			a.heldTicks++
+		case isLate && active < a.window+1: // else it is the doing of calls that an earlier window let in
+			a.lateTicks++
 		}
 	}
-	a.probing = a.claims == 0 && p.unclaimed == 0
+	a.judge(now)
+	rate := a.rate(now)
+	switch {
+	case rate > 0:
+		a.window = max(leastWindow, rate*(a.takes+float64(slack))+1)
+	case isLate:
+		a.window = min(a.window, max(leastWindow, active))
+	case worst < late/2 && a.claims > 0 && active >= a.window-1:
+		a.window = min(a.window+max(1, growBy*a.window), 2*max(active, leastWindow))
+	}
+	a.probing = a.claims == 0 && p.unclaimed == 0 && (rate == 0 || float64(now-p.batch.lastClaim) > min(a.takes, float64(probeAfter)))
 	a.worstDelay, a.claims, a.ended = 0, 0, 0
 	a.steeredAt = now
 }
 
-// done takes note of a call that the worker is done with. How long it took says something
-// about the app only if the loop was not late meanwhile.
-func (a *admission) done(offered, now int64) {
-	a.ended++
-	if offered > a.lateAt {
-		took := float64(now - offered)
-		if a.calm == 0 {
-			a.calm = took
+// lag is how late the loop is now, as far as an offer that it has not claimed shows it.
+func (p *port) lag() int64 {
+	if p.stalledSince != 0 {
+		return p.shard.now - p.stalledSince
+	}
+	if p.unclaimed > 0 {
+		p.settle()
+		if o := p.oldestOffer(); o != nil {
+			return p.shard.now - o.call.offered
 		}
-		a.calm += (took - a.calm) / 64
 	}
+	return 0
 }
 
-// knee is how many calls keep the loop busy without making it late, 0 while nobody knows.
-func (a *admission) knee(now int64) float64 {
-	if a.lateTime < float64(kneeAfter) || a.calm == 0 || a.calmSince(now) {
-		return 0
+// lateBy is the delay from which on the loop is late: a few calls of those that burn for
+// long are no queue.
+func (a *admission) lateBy() int64 {
+	if a.lateEnded < knownEnded {
+		return int64(lateDelay)
 	}
-	return a.lateEnded / a.lateTime * a.calm
+	return int64(min(max(float64(lateDelay), lateCalls*a.lateTime/a.lateEnded), float64(latestDelay)))
 }
 
-// calmSince says that the loop has been prompt for so long that what it could do when it
-// was late says nothing any more.
-func (a *admission) calmSince(now int64) bool {
-	return float64(now-a.lateAt) > float64(kneeFor)+2*a.calm
-}
-
-// grow opens a window that was reached while calls were claimed promptly.
-func (a *admission) grow(now int64, active float64) {
-	knee := a.knee(now)
-	switch {
-	case knee == 0:
-		a.window = min(a.window+max(1, growBy*a.window), 2*max(active, leastWindow))
-	case a.window < knee:
-		a.window = min(a.window+max(1, growBy*a.window), knee)
-	case float64(now-a.creptAt) >= a.calm:
-		a.creptAt = now
-		a.window += max(1, creepBy*a.window)
+// done takes note of a call that is answered or, where nobody waits for that, given up by
+// the app. (Workers say that they are done a turn of their loop later, of many calls together.)
+func (p *port) done(c *Call) {
+	if c.counted {
+		return
 	}
+	c.counted = true
+	if !c.old {
+		p.over++
+	}
+	if c.priority {
+		return // they say nothing about those that the window lets in
+	}
+	a, now := &p.admission, p.shard.now
+	if a.turningAt != now { // for many calls of one wake-up
+		a.turningAt, a.turning = now, p.turningFor()
+	}
+	a.ended++
+	a.tookOne(now - c.offered - c.delay)
 }
 
 // lookForOld finds the calls that have been held for so long that they are not counted.
@@ -143,7 +157,7 @@ func (p *port) lookForOld() {
 	now := p.shard.now
 	p.lookedAt = now
 	for _, c := range p.calls {
-		if c != nil && !c.old && c.state != offered && now-c.offered > int64(longHeld) {
+		if c != nil && !c.old && !c.counted && c.state != offered && now-c.offered > int64(longHeld) {
 			c.old = true
 			p.old++
 		}
@@ -155,7 +169,7 @@ func (p *port) ready() bool {
 	if p.worker.pooled() {
 		return p.usable() && p.hasThread()
 	}
-	return p.usable() && p.unclaimed < p.batch.limit() && (float64(p.active()) < p.window || p.probing)
+	return p.usable() && (p.probing || float64(p.active()) < p.window && p.paced())
 }
 
 // usable says whether a call that must not wait can be offered here.

@@ -21,13 +21,17 @@ const (
 	inboxRoomy = link.InboxSize * 3 / 8
 )
 
-var errRecord = errors.New("a record's payload does not fit its length")
+var (
+	errRecord = errors.New("a record's payload does not fit its length")
+	errSlot   = errors.New("a record of a call whose slot was overwritten")
+)
 
 // take reads what a worker wrote. It reports whether there was anything.
 func (s *Shard) take(p *port) bool {
 	if p.dead {
 		return false
 	}
+	p.look()
 	taken := 0
 	for ; taken < recordsATurn; taken++ {
 		r, ok, err := p.outbox.Next()
@@ -40,6 +44,9 @@ func (s *Shard) take(p *port) bool {
 		}
 		if !ok {
 			break
+		}
+		if p.outbox.Taken() >= outboxChunk && p.outbox.Release() {
+			link.Ring(p.worker.Link.Bell) // it need not wait for the end of the turn
 		}
 	}
 	if taken == 0 {
@@ -113,6 +120,9 @@ func (s *Shard) record(p *port, r link.Record) error {
 		if c.state == offered {
 			return errors.New("a record of a call that was not claimed")
 		}
+	}
+	if !p.slots.Begun(c.slot, c.generation) {
+		return errSlot // what else has it overwritten?
 	}
 	var err error
 	s.told = c.answer
@@ -250,6 +260,7 @@ func (s *Shard) response(c *Call, r link.Record) error {
 // complete ends a call whose answer is complete; the app may go on.
 func (s *Shard) complete(c *Call) {
 	c.finished = true
+	c.port.done(c)
 	s.end(c, answered, observe.CallsAnswered)
 }
 

@@ -8,7 +8,8 @@ import (
 // What slow apps and slow clients cost. A body that an app does not receive, and an answer
 // that a client does not read, take memory up to a window each; all of them together have a
 // budget (Settings.Bodies, Settings.Outputs). Over it each gets by with little: reading from
-// a client pauses at tightBody, a complete answer gets the window of a stream, and a window
+// a client pauses at tightBody, a complete answer gets the window of a stream (from three
+// quarters on, as that is still something), and a window
 // is filled again only when everything before has left. Whoever keeps up goes on at full
 // speed, since nothing of theirs is held.
 
@@ -33,11 +34,11 @@ func (c *Call) charge(n int) {
 
 // squeeze notes a call whose reading pauses for the budget alone.
 func (s *Shard) squeeze(c *Call) {
-	if c.squeezed {
+	if c.squeezed > 0 {
 		return
 	}
-	c.squeezed = true
 	s.squeezed = append(s.squeezed, c)
+	c.squeezed = len(s.squeezed)
 	s.counters.Add(observe.MemoryReadsPaused, 1)
 }
 
@@ -49,22 +50,35 @@ func (s *Shard) unsqueeze() {
 	paused := s.squeezed
 	s.squeezed = nil
 	for _, c := range paused {
-		if c.squeezed { // it has not ended since
-			c.squeezed = false
-			c.feed()
-		}
+		c.squeezed = 0
 	}
+	for _, c := range paused {
+		c.feed()
+	}
+}
+
+// relax forgets a call that squeeze noted: it is over. While the budget stays overdrawn they come and go.
+func (s *Shard) relax(c *Call) {
+	if c.squeezed == 0 {
+		return
+	}
+	last := len(s.squeezed) - 1
+	moved := s.squeezed[last]
+	s.squeezed[c.squeezed-1], moved.squeezed = moved, c.squeezed
+	s.squeezed[last] = nil
+	s.squeezed = s.squeezed[:last]
+	c.squeezed = 0
 }
 
 // tighten tells the workers how large the window of a complete answer is now.
 func (s *Shard) tighten() {
-	over := s.dispatch.settings.Outputs.Over()
-	if over == s.tight && !over {
+	tight := s.dispatch.settings.Outputs.Scarce()
+	if tight == s.tight && !tight {
 		return
 	}
-	s.tight = over
+	s.tight = tight
 	for _, p := range s.ports {
-		p.worker.Link.SetTight(over)
+		p.worker.Link.SetTight(tight)
 	}
 }
 

@@ -27,15 +27,19 @@ type Call struct {
 	port             *port
 	slot, generation uint32
 	offered          int64
+	delay            int64 // from then to the claim
+	claimed, counted bool  // it was claimed; admission knows that it is over
 
 	// The request's body.
-	body        []byte // taken from the protocol and not yet forwarded
+	body        []byte // taken from the protocol and not yet forwarded; in kept
+	kept        []byte // the buffer of body, which is the shard's
+	place       []byte // the record that the next part of it is read into
 	bodyLast    bool   // nothing comes behind it
 	forwarded   bool   // the last part was forwarded
 	outstanding int    // bytes forwarded that the app has not received
 	starved     bool   // the protocol was told that there is no room
 	charged     int    // bytes of the budget for bodies
-	squeezed    bool   // it waits for that budget
+	squeezed    int    // its place among those that wait for that budget, from 1; 0: it does not
 
 	webSocket bool    // its start is a handshake
 	socket    *socket // what it has more once that was accepted
@@ -65,7 +69,10 @@ type Call struct {
 	old      bool // held for so long that admission does not count it
 }
 
-var _ call.Call = (*Call)(nil)
+var (
+	_ call.Call   = (*Call)(nil)
+	_ call.Placer = (*Call)(nil)
+)
 
 // size is what a waiting call costs.
 func (c *Call) size() int { return len(c.start) + len(c.body) + 256 }
@@ -73,10 +80,7 @@ func (c *Call) size() int { return len(c.start) + len(c.body) + 256 }
 // Room implements call.Call.
 func (c *Call) Room() int {
 	window := c.shard.bodyWindow()
-	room := window - c.outstanding - len(c.body)
-	if d := c.shard.dispatch; c.state == queued && d.bytes.Load() >= int64(d.settings.QueueBytes) {
-		room = 0 // until a worker begins it
-	}
+	room := c.room(window)
 	if room <= 0 {
 		c.starved = true
 		if window < link.BodyWindow {
@@ -86,6 +90,21 @@ func (c *Call) Room() int {
 	return room
 }
 
+// room is Room for a window.
+func (c *Call) room(window int) int {
+	d := c.shard.dispatch
+	switch {
+	case c.state == queued && d.bytes.Load() >= int64(d.settings.QueueBytes):
+		return 0 // until a worker begins it
+	case c.running() && len(c.body) > 0:
+		return 0 // the inbox is full: the kernel keeps what comes, and no copy is made of it here
+	}
+	return window - c.outstanding - len(c.body)
+}
+
+// running says whether the worker takes the body.
+func (c *Call) running() bool { return c.state == claimed || c.state == answering }
+
 // Body implements call.Call.
 func (c *Call) Body(b []byte, last bool) {
 	if c.state.ended() {
@@ -94,16 +113,89 @@ func (c *Call) Body(b []byte, last bool) {
 	if c.state == queued {
 		c.shard.dispatch.bytes.Add(int64(len(b)))
 	}
-	c.body = append(c.body, b...)
-	c.charge(len(b))
-	c.bodyLast = last
-	c.received += int64(len(b))
 	if c.state == offered {
 		c.port.settle()
 	}
-	if c.state == claimed || c.state == answering {
-		c.pump()
+	c.charge(len(b))
+	c.bodyLast = last
+	c.received += int64(len(b))
+	if c.running() && len(c.body) == 0 {
+		b = c.forward(b)
 	}
+	c.keep(b)
+}
+
+// leastPlace is how many bytes of a body are worth a place in the inbox before they are there.
+const leastPlace = 16 << 10
+
+// Place implements call.Placer.
+func (c *Call) Place(n int) []byte {
+	if c.state == offered {
+		c.port.settle()
+	}
+	if !c.running() || c.socket != nil || len(c.body) > 0 || c.forwarded || c.port.dead {
+		return nil
+	}
+	n = min(c.port.chunk(n), c.shard.bodyWindow())
+	if n < leastPlace {
+		return nil
+	}
+	p := c.port
+	payload, err := p.inbox.Reserve(link.BodyFixedSize+n, link.Body, 0, p.slots.ID(c.slot, c.generation), inboxReserve)
+	if err != nil {
+		p.corrupt(err)
+	}
+	if payload == nil {
+		return nil // Body has it wait for room
+	}
+	putUint64(payload, 0) // whatever happens until Placed, it is no part of a body
+	c.place = payload
+	return payload[link.BodyBytes:]
+}
+
+// Placed implements call.Placer.
+func (c *Call) Placed(n int, last bool) {
+	payload, p := c.place, c.port
+	c.place = nil
+	if n == 0 {
+		p.inbox.Cancel()
+		return
+	}
+	flags := uint16(0)
+	if last {
+		flags = link.FlagLast
+	}
+	p.inbox.Shorten(link.BodyFixedSize+n, flags)
+	putUint64(payload, uint64(n)) // u32 length, u32 0
+	p.shard.counters.Add(observe.LinkRecordsOut, 1)
+	c.charge(n)
+	c.received += int64(n)
+	c.outstanding += n
+	c.fed = true
+	c.bodyLast, c.forwarded = last, last
+}
+
+// keep puts b behind what is not forwarded yet.
+func (c *Call) keep(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	if need := len(c.body) + len(b); need > cap(c.body) {
+		// Many small parts of a body that waits are not copied each time that one comes.
+		larger := append(c.shard.spareBuffer(max(need, min(2*need, link.BodyWindow))), c.body...)
+		c.dropBody()
+		c.kept, c.body = larger, larger
+	}
+	c.body = append(c.body, b...)
+}
+
+// dropBody gives the buffer of what was to be forwarded back.
+func (c *Call) dropBody() {
+	if c.kept != nil {
+		c.shard.keepBuffer(c.kept)
+		c.kept = nil
+	}
+	c.body = nil
 }
 
 // Sent implements call.Call.
@@ -169,30 +261,31 @@ func (c *Call) pump() {
 		putUint64(payload, uint64(c.acked))
 		c.acked = 0
 	}
-	for !c.forwarded && (len(c.body) > 0 || c.bodyLast) {
-		n := min(len(c.body), bodyChunk)
+	if c.body = c.forward(c.body); len(c.body) == 0 {
+		c.dropBody()
+	}
+}
+
+// forward writes b to the worker's inbox, as far as that has room, and returns what is left.
+func (c *Call) forward(b []byte) []byte {
+	for !c.forwarded && (len(b) > 0 || c.bodyLast) {
+		n := c.port.chunk(len(b))
 		flags := uint16(0)
-		if c.bodyLast && n == len(c.body) {
+		if c.bodyLast && n == len(b) {
 			flags = link.FlagLast
 		}
-		payload, ok := p.reserve(c, link.BodyFixedSize+n, link.Body, flags, data)
+		payload, ok := c.port.reserve(c, link.BodyFixedSize+n, link.Body, flags, data)
 		if !ok {
-			return
+			break
 		}
 		putUint64(payload, uint64(n)) // u32 length, u32 0
-		copy(payload[link.BodyBytes:], c.body[:n])
+		copy(payload[link.BodyBytes:], b[:n])
 		c.outstanding += n
 		c.fed = c.fed || n > 0
-		if n == len(c.body) {
-			c.body = c.body[:0]
-			if cap(c.body) > keepBody {
-				c.body = nil
-			}
-		} else {
-			c.body = c.body[:copy(c.body, c.body[n:])]
-		}
+		b = b[n:]
 		c.forwarded = flags == link.FlagLast
 	}
+	return b
 }
 
 // credit takes note that the app received n bytes of body.
@@ -208,7 +301,7 @@ func (c *Call) credit(n uint64) bool {
 
 // feed has the protocol go on if it waits for room and there is some.
 func (c *Call) feed() {
-	if c.starved && c.answer != nil && c.shard.bodyWindow()-c.outstanding-len(c.body) > 0 {
+	if c.starved && c.answer != nil && c.room(c.shard.bodyWindow()) > 0 {
 		c.starved = false
 		c.answer.Resume()
 	}

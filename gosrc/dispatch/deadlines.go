@@ -136,7 +136,7 @@ func (s *Shard) turnDeadlines() (any bool) {
 		w.tick++ // whatever is armed again comes later than this slot
 		for c := w.slots[i]; c != nil; c = w.slots[i] {
 			w.remove(c)
-			if c.dueAt <= s.now && (c.dueAt != c.beginBy || c.state < answering) {
+			if c.dueAt <= s.now && (c.dueAt == c.answerBy || c.state < answering) {
 				any = true
 				s.overdue(c)
 			} else {
@@ -160,7 +160,7 @@ func (s *Shard) disarm(c *Call) {
 func (s *Shard) overdue(c *Call) {
 	const text = "The request took longer than this server allows."
 	switch {
-	case c.dueAt == c.beginBy:
+	case c.dueAt == c.beginBy && c.state < answering:
 		s.counters.Add(observe.TimedOutFirstByte, 1)
 	case c.clientDeadline:
 		s.counters.Add(observe.TimedOutClient, 1)

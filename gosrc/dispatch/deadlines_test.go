@@ -90,6 +90,18 @@ func TestDeadlines(t *testing.T) {
 		a.said(t, `respond 200 0 fields "a" false`, "fail 504")
 		b.want(observe.FailedCut, 1)
 	})
+	t.Run("a stream is cut when both deadlines are the same", func(t *testing.T) {
+		b := newBench(t, with(time.Second, time.Second))
+		w := b.worker(1)
+		a := b.start(request())
+		b.turn()
+		begun := w.read(t, 10, b.now)
+		w.write(link.Response, 0, begun[0].id, responsePayload(200, 0, "a"))
+		b.pass(1020 * time.Millisecond)
+		a.said(t, `respond 200 0 fields "a" false`, "fail 504")
+		b.want(observe.TimedOutRequest, 1)
+		b.want(observe.TimedOutFirstByte, 0)
+	})
 	t.Run("answered in time", func(t *testing.T) {
 		b := newBench(t, with(time.Second, 0))
 		w := b.worker(1)
@@ -181,6 +193,38 @@ func TestBudgetForBodies(t *testing.T) {
 	b.turn()
 	if used := budget.Used(); used != 0 {
 		t.Errorf("%d bytes are counted after the last call; want none", used)
+	}
+}
+
+func TestCallsThatEndDoNotWaitForTheBudget(t *testing.T) {
+	budget := memory.NewBudget(1000)
+	b := newBench(t, func(s *Settings) { s.Bodies = budget })
+	b.worker(1)
+	budget.Add(2000) // somebody else holds it, for as long as this test
+	post := func() *fakeAnswer {
+		r := request()
+		r.BodyLast = false
+		a := b.start(r)
+		a.call.Body(make([]byte, tightBody), false)
+		a.call.Room()
+		return a
+	}
+	stays := post()
+	for range 100 {
+		a, other := post(), post()
+		a.call.Leave()
+		other.call.Leave()
+		b.turn()
+	}
+	if n := len(b.shard.squeezed); n != 1 {
+		t.Errorf("%d calls wait for the budget; want the one that is left", n)
+	}
+	stays.call.Body(make([]byte, 10), false) // it is still held
+	budget.Add(-2000)
+	stays.call.Leave()
+	b.turn()
+	if n := len(b.shard.squeezed); n != 0 || budget.Used() != 0 {
+		t.Errorf("%d calls wait and %d bytes are counted at the end; want none", n, budget.Used())
 	}
 }
 

@@ -64,6 +64,8 @@ type Settings struct {
 	// reading from its client is paused.
 	WebSocketQueue int
 
+	// Nudge has another loop take its turn, so that it offers what waits there. nil: only its clock does.
+	Nudge func(loop int)
 	// Access is told of every answer's head, nil when nobody wants to know.
 	Access func(loop int, line *AccessLine)
 	// Corrupt is told, on the loop's goroutine, of a worker that broke the link's rules.

@@ -212,6 +212,8 @@ func TestAnswered(t *testing.T) {
 	b.want(observe.CallsAnswered, 1)
 	b.want(observe.CallsClaimed, 1)
 	b.want(observe.CallsHeld, 0)
+	b.want(observe.LinkRecordsIn, 1)
+	b.want(observe.LinkRecordsOut, 1)
 	// The slot's next call has another generation; records of the old one are dropped.
 	w.write(link.CallDone, 0, begun[0].id, nil)
 	b.turn()
@@ -430,7 +432,7 @@ func TestRefusals(t *testing.T) {
 		b := newBench(t, nil)
 		a := b.start(request())
 		for range 3 {
-			b.shard.Arm()
+			b.shard.Arm(false)
 			b.now += int64(31 * time.Second)
 			b.shard.Wake(b.now)
 			b.turn()
@@ -471,7 +473,7 @@ func TestWorkerGone(t *testing.T) {
 func (b *bench) tick(d time.Duration) {
 	for end := b.now + int64(d); b.now < end; {
 		b.shard.Publish()
-		b.shard.Arm()
+		b.shard.Arm(false)
 		b.now += int64(tick)
 		b.shard.Wake(b.now)
 		b.turn()
@@ -630,6 +632,29 @@ func TestDrainWorkerTakesBackWhatIsNotBegun(t *testing.T) {
 	}
 }
 
+// A worker that is awake is not rung, and rings at its drain's end only: until then the loop looks by itself.
+func TestTheLoopLooksWhileAWorkerDrains(t *testing.T) {
+	b := newBench(t, nil)
+	w := b.worker(1)
+	b.turn()
+	drain := func(draining uint32) {
+		binary.LittleEndian.PutUint32(w.Link.Memory()[link.HeaderDraining:], draining)
+	}
+	w.end.Inbox.Disarm() // another loop has rung it
+	drain(1)
+	b.start(request())
+	b.turn()
+	if limit, _ := b.shard.Arm(false); limit != watchDrain {
+		t.Errorf("the loop sleeps for %v while the worker drains; want %v", limit, watchDrain)
+	}
+	w.read(t, 1, b.now)
+	b.turn()
+	drain(0)
+	if limit, _ := b.shard.Arm(false); limit == watchDrain {
+		t.Error("the loop goes on looking when the drain is over")
+	}
+}
+
 func TestMadWorker(t *testing.T) {
 	long := responsePayload(200, 1, "")
 	binary.LittleEndian.PutUint32(long[link.ResponseFieldBytes:], 1<<30)
@@ -678,6 +703,60 @@ func TestMadWorker(t *testing.T) {
 				t.Error("the call of a mad worker was never answered")
 			}
 		})
+	}
+}
+
+// A worker whose slots are overwritten is not believed, whatever it says, and not waited for. A call
+// that may be run twice is, whether the core had seen that it was begun or not.
+func TestOverwrittenSlots(t *testing.T) {
+	for _, seen := range []bool{false, true} {
+		for _, answers := range []bool{false, true} {
+			for _, method := range []string{"GET", "POST"} {
+				t.Run(fmt.Sprintf("claim seen %v, answered %v, %s", seen, answers, method), func(t *testing.T) {
+					b := newBench(t, func(s *Settings) { s.RetrySafe = true })
+					w := b.worker(1)
+					r := request()
+					r.Method = []byte(method)
+					a := b.start(r)
+					b.turn()
+					id := w.read(t, 1, b.now)[0].id
+					if seen {
+						b.turn()
+					}
+					slots := w.Link.Memory()[link.HeaderSize:]
+					for i := range 64 * link.SlotSize {
+						slots[i] = 0xff
+					}
+					if answers {
+						w.write(link.Response, link.FlagLast|link.FlagDone, id, responsePayload(200, 0, "ok"))
+					} else if seen {
+						b.start(request()) // the next offer has a sound slot, and shows nothing
+					}
+					b.turn()
+					if want := answers || !seen; (len(b.corrupt) == 1) != want {
+						t.Fatalf("got %d violations; want one: %v", len(b.corrupt), want)
+					}
+					a.said(t)
+					w.SetState(WorkerGone)
+					b.shard.Detach(w.Worker)
+					b.turn()
+					if method == "POST" {
+						a.said(t, "fail 502")
+						return
+					}
+					a.said(t)
+					other := b.worker(2)
+					b.turn()
+					for _, c := range other.read(t, 2, b.now) {
+						other.write(link.Response, link.FlagLast|link.FlagDone, c.id, responsePayload(200, 0, "ok"))
+					}
+					b.turn()
+					if len(a.log) != 1 || !strings.HasPrefix(a.log[0], "respond 200") {
+						t.Errorf("got %v; want the answer of the other worker", a.log)
+					}
+				})
+			}
+		}
 	}
 }
 

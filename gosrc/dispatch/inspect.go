@@ -81,7 +81,7 @@ func shown(c *Call) string {
 	case c.state == answering:
 		return "sending"
 	case c.state == offered:
-		if _, ok := c.port.slots.Claimed(c.slot, c.generation); !ok {
+		if _, ok, _ := c.port.slots.Claimed(c.slot, c.generation); !ok {
 			return "offered"
 		}
 	}

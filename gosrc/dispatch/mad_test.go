@@ -76,7 +76,7 @@ func TestAMadWorkerHurtsOnlyItself(t *testing.T) {
 				b.now += rng.Int64N(int64(20 * tick))
 				b.shard.Wake(b.now)
 				b.turn()
-				b.shard.Arm()
+				b.shard.Arm(false)
 			}
 			w.SetState(WorkerGone)
 			b.shard.Detach(w.Worker)

@@ -11,11 +11,13 @@ import (
 // wrong when they give up, for then each call is begun just before its client leaves and
 // nobody is answered (Facebook's "Fail at Scale" has the adaptive LIFO). So the newest call
 // goes first while the oldest has used up half of its client's patience. That is the queue's
-// timeout, as long as clients wait; when they leave it is how long they waited.
+// timeout, as long as clients wait; when they leave it is how long they waited, less what a
+// call takes once it is begun.
 const (
 	judgePatience = 250 * time.Millisecond // how often it is judged
 	leavingShare  = 16                     // one in so many of the calls that leave the queue, or fewer, says nothing
 	oldestTurn    = 8                      // every so many the oldest is served, if it is older than most would wait
+	leavingMany   = 8                      // so many that left are judged at once: each tick costs a tick of answers in time
 	someTimeout   = 10 * time.Second       // patience where the queue has no timeout
 )
 
@@ -27,6 +29,7 @@ type patience struct {
 	ages     int64 // the sum of their ages
 	shown    int64 // ns that clients wait before they leave, 0: they do not leave
 	shownAt  int64 // when they last did
+	takes    int64 // ns that a call takes once it is begun
 	turn     int   // counts the calls offered newest first
 }
 
@@ -38,7 +41,7 @@ func (p *patience) gaveUp(age int64) {
 
 // judge makes up its mind about the time since the last judgement.
 func (p *patience) judge(now int64) {
-	if now-p.judgedAt < int64(judgePatience) {
+	if now-p.judgedAt < int64(judgePatience) && (p.shown != 0 || p.left < leavingMany) {
 		return
 	}
 	switch {
@@ -62,7 +65,7 @@ func (s *Shard) nextOf(q *queue) *Call {
 	}
 	standing := timeout / 2
 	if s.patience.shown != 0 {
-		standing = min(standing, s.patience.shown/2)
+		standing = min(standing, max(s.patience.shown-s.patience.takes, 0)/2)
 	}
 	age := s.now - c.arrived
 	if age <= standing {

@@ -77,3 +77,62 @@ func TestAnOfferInExcessOfAPoolIsNoStall(t *testing.T) {
 	}
 	b.want(observe.WorkersStalled, 0)
 }
+
+func TestATimerTakesNoThreadOfAPool(t *testing.T) {
+	b := newBench(t, nil)
+	w := b.pooledWorker(1, 2)
+	w.setTimer("k", time.Minute, 0, 0)
+	b.turn()
+	b.turn()
+	wantFired(t, w.timers(t, true), "k 1") // it runs for long, in a thread of its own
+	b.start(request())
+	b.turn()
+	w.read(t, 100, b.now)
+	b.turn()
+	if b.shard.ports[0].threadsBusy() {
+		t.Error("one of two threads is in a call, and both count as busy")
+	}
+	b.start(request())
+	b.turn()
+	if got := len(w.read(t, 100, b.now)); got != 1 {
+		t.Errorf("got %d calls for the free thread; want 1", got)
+	}
+	if w.Held() != 3 {
+		t.Errorf("the worker holds %d; want two calls and the timer, which a drain waits for", w.Held())
+	}
+}
+
+func TestAThreadThatIsFreedIsSharedWithOtherLoops(t *testing.T) {
+	var nudged []int
+	b := newBench(t, func(s *Settings) { s.Nudge = func(loop int) { nudged = append(nudged, loop) } })
+	b.dispatch.shards = append(b.dispatch.shards, nil) // another loop, of which only this much is seen here
+	w := b.pooledWorker(1, 1)
+	answer := func() {
+		t.Helper()
+		begun := w.read(t, 100, b.now)
+		if len(begun) != 1 {
+			t.Fatalf("got %d calls; want 1", len(begun))
+		}
+		w.write(link.Response, link.FlagLast|link.FlagDone, begun[0].id, responsePayload(200, 0, "x"))
+		b.turn()
+	}
+	b.start(request())
+	b.turn()
+	answer()
+	if len(nudged) != 0 {
+		t.Errorf("loops %v were woken though nothing waits there", nudged)
+	}
+	b.dispatch.waiting.Add(1) // in the other loop
+	b.start(request())
+	b.start(request())
+	b.turn()
+	answer()
+	if len(nudged) != 0 {
+		t.Errorf("loops %v were woken for a thread that was needed here", nudged)
+	}
+	answer()
+	if len(nudged) != 1 || nudged[0] != 1 {
+		t.Errorf("loops %v were woken; want the other one, once", nudged)
+	}
+	b.dispatch.waiting.Add(-1)
+}

@@ -8,10 +8,11 @@ import (
 )
 
 const (
-	// bodyChunk is how many bytes of a request body one record takes: so few that it fits, with
-	// a pad and what is kept for control records, once a quarter of the inbox is free.
-	bodyChunk = 32<<10 - 64
-	keepBody  = 16 << 10 // a larger body buffer is not kept for the next call
+	// sureChunk is how many bytes of a request body or a message fit into a record, with a pad and what is kept for
+	// control records, once a quarter of the inbox is free. There may be room for more: up to largestChunk.
+	sureChunk    = 32<<10 - 64
+	largestChunk = 64 << 10
+	keepStart    = 16 << 10 // a larger buffer of a start is not kept for the next call
 )
 
 // Which part of an inbox a record may use: the last eighth is for control records only.
@@ -74,7 +75,7 @@ func newPort(s *Shard, w *Worker) *port {
 	l := w.Link.Port(s.index)
 	return &port{
 		shard: s, worker: w, inbox: l.Inbox, outbox: l.Outbox, slots: l.Slots,
-		admission: admission{window: firstWindow, steeredAt: s.now, trust: 1}, markedAt: s.now,
+		admission: newAdmission(s.now), markedAt: s.now,
 	}
 }
 
@@ -106,6 +107,7 @@ func (p *port) offer(c *Call) bool {
 	p.slots.Offer(slot, generation)
 	p.calls[slot] = c
 	c.port, c.slot, c.generation, c.offered = p, slot, generation, p.shard.now
+	c.claimed = false
 	if n := len(p.offers); n == cap(p.offers) && p.offersAt > n/2 {
 		// Those seen claimed make room: a busy worker may never be done with all of them.
 		kept := copy(p.offers, p.offers[p.offersAt:])
@@ -114,7 +116,8 @@ func (p *port) offer(c *Call) bool {
 	}
 	p.offers = append(p.offers, offer{c, slot, generation})
 	p.unclaimed++
-	p.probing = p.probing && float64(p.active()) < p.window
+	p.probing = false
+	p.pace.tokens = max(p.pace.tokens-1, -1) // those that came before there was a pace are no debt
 	p.hold(1)
 	if c.again {
 		p.reruns++
@@ -138,6 +141,9 @@ func (p *port) write(n int, kind, flags uint16, id uint64, class class) ([]byte,
 		p.corrupt(err)
 		return nil, false
 	}
+	if payload != nil {
+		p.shard.counters.Add(observe.LinkRecordsOut, 1)
+	}
 	return payload, payload != nil
 }
 
@@ -158,6 +164,18 @@ func (p *port) reserve(c *Call, n int, kind, flags uint16, class class) ([]byte,
 	return payload, ok
 }
 
+// chunk is how many of n bytes of a body the next record takes.
+func (p *port) chunk(n int) int {
+	if n <= sureChunk || p.dead {
+		return min(n, sureChunk)
+	}
+	room, err := p.inbox.Fits(inboxReserve)
+	if err != nil {
+		p.corrupt(err)
+	}
+	return min(n, max(room-link.BodyFixedSize, sureChunk), largestChunk)
+}
+
 // unblock lets the calls that wait for room go on.
 func (p *port) unblock() {
 	if len(p.blocked) == 0 {
@@ -169,6 +187,7 @@ func (p *port) unblock() {
 		c.blocked = false
 		if c.port == p {
 			c.pump()
+			c.feed()
 		}
 	}
 }
@@ -178,7 +197,10 @@ func (p *port) settle() {
 	for p.offersAt < len(p.offers) {
 		o := p.offers[p.offersAt]
 		if p.current(&o) {
-			at, ok := p.slots.Claimed(o.slot, o.generation)
+			at, ok, err := p.slots.Claimed(o.slot, o.generation)
+			if err != nil {
+				p.corrupt(err)
+			}
 			if !ok {
 				return
 			}
@@ -197,10 +219,14 @@ func (p *port) claim(c *Call, at int64) {
 	// The worker's word is clamped: it can neither claim before the offer nor after now.
 	at = min(max(at, c.offered), p.shard.now)
 	delay := at - c.offered
+	c.delay, c.claimed = delay, true
 	p.batch.note(c.offered, at)
 	p.worstDelay = max(p.worstDelay, delay)
 	p.claims++
 	p.worker.claimed.Add(1)
+	if p.stalledSince != 0 {
+		p.recovered() // what has claimed moves
+	}
 	p.shard.counters.Observe(observe.ClaimDelay, delay)
 	if len(c.body) > 0 || c.bodyLast {
 		c.pump()
@@ -221,7 +247,7 @@ func (p *port) find(id uint64) *Call {
 // until the worker is done with it.
 func (p *port) abandon(c *Call) {
 	c.answer = nil
-	c.body = nil
+	c.dropBody()
 	p.slots.Abandon(c.slot, c.generation)
 	c.pump()
 }

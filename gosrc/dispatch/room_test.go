@@ -69,7 +69,7 @@ func TestTheTimeWithoutAWorkerBeginsAnew(t *testing.T) {
 	w.write(link.Response, link.FlagLast|link.FlagDone, begun[0].id, responsePayload(200, 0, "ok"))
 	b.turn()
 	first.said(t, `respond 200 0 fields "ok" true`)
-	b.shard.Arm()
+	b.shard.Arm(false)
 
 	b.now += int64(time.Hour)
 	b.shard.Wake(b.now)
@@ -154,6 +154,33 @@ func TestARerunWaitsForRoomAnew(t *testing.T) {
 	}
 	if begun[0].body != 4 {
 		t.Errorf("got %d bytes of body; want 4", begun[0].body)
+	}
+}
+
+// A loop does not sleep while there is room that a call waits for: that another call, whose wish for room came last,
+// found it at once took the wish of all others back.
+func TestNobodySleepsOverRoom(t *testing.T) {
+	b := newBench(t, nil)
+	w := b.worker(1)
+	r := request()
+	r.BodyLast = false
+	a := b.start(r)
+	b.turn()
+	w.read(t, 1, b.now)
+	fill(b, w.Worker)
+	a.call.Body([]byte("body"), true)
+	b.turn()
+	if _, ok := b.shard.Arm(false); !ok {
+		t.Error("the loop does not sleep although there is no room")
+	}
+	w.read(t, 1<<20, b.now) // all there is, and the bell that it rings is not heard
+	if _, ok := b.shard.Arm(false); ok {
+		t.Fatal("the loop sleeps, and a call waits for room that is there")
+	}
+	b.turn()
+	w.read(t, 10, b.now)
+	if w.log[len(w.log)-1] != "body 4 1" {
+		t.Errorf("the worker was told %v; want the body last", w.log)
 	}
 }
 

@@ -7,7 +7,10 @@ import (
 	"spvn/gosrc/observe"
 )
 
-const recordsATurn = 1024 // records taken from one outbox in one turn
+const (
+	recordsATurn = 1024     // records taken from one outbox in one turn
+	outboxChunk  = 64 << 10 // their space is given back whenever it is this much
+)
 
 // Shard is the dispatch of one poll loop. Its loop calls, in this order and again and
 // again: Wake, Start and the methods of calls (as input comes), Turn, Publish, Arm.
@@ -18,6 +21,7 @@ type Shard struct {
 	now      int64
 	nextTick int64 // 0: none is due
 	lastTick int64 // 0: nothing has waited since
+	nextPace int64 // when a call may be offered that the pace alone holds back, 0: none is held back
 	clock    int64 // of waiting calls: stands still while no worker could take them
 
 	ports    []*port
@@ -35,6 +39,7 @@ type Shard struct {
 	told   call.Answer // of the record in hand
 
 	squeezed  []*Call    // their reading pauses until the budget for bodies has room
+	freed     bool       // a thread of a pool since the last turn
 	tight     bool       // the workers know that the budget for output is overdrawn
 	deadlines *deadlines // nil until a call has one
 	refusals  map[observe.Counter]*refusalLog
@@ -56,7 +61,7 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 	if len(c.start) > maxStart && len(r.Body) > 0 {
 		// A large head and a large body that came at once: the body follows in its own records.
 		c.start = appendStart(c.start[:0], r, nil)
-		c.body = append(c.body, r.Body...)
+		c.keep(r.Body)
 		c.forwarded = false
 	} else if !r.BodyLast {
 		c.outstanding = len(r.Body)
@@ -127,20 +132,18 @@ func (s *Shard) newCall() *Call {
 // recycle takes a call back that nobody refers to any more: no protocol, no queue, no slot.
 func (s *Shard) recycle(c *Call) {
 	c.charge(-c.charged)
-	c.squeezed = false
-	start, body := c.start[:0], c.body[:0]
-	if cap(start) > keepBody {
+	s.relax(c)
+	c.dropBody()
+	start := c.start[:0]
+	if cap(start) > keepStart {
 		start = nil
-	}
-	if cap(body) > keepBody {
-		body = nil
 	}
 	if c.blocked {
 		// A port still lists it; unblock skips it and the garbage collector takes it.
 		c.port = nil
 		return
 	}
-	*c = Call{shard: s, start: start, body: body}
+	*c = Call{shard: s, start: start}
 	if len(s.pool) < 4096 {
 		s.pool = append(s.pool, c)
 	}

@@ -10,6 +10,10 @@ import (
 // else, before its offers go to workers that can claim now.
 const stallAfter = 20 * time.Millisecond
 
+// stuckAfter is how long such a worker may keep its offers while others have no room for them:
+// under overload a loop is behind a little all the time, and without offers it is idle at its turn's end.
+const stuckAfter = 200 * time.Millisecond
+
 // oldestOffer is the offer that has waited longest for its claim, nil when none waits.
 func (p *port) oldestOffer() *offer {
 	for ; p.offersAt < len(p.offers); p.offersAt++ {
@@ -90,6 +94,9 @@ func (p *port) recovered() {
 // claim now; else they stay where they are.
 func (s *Shard) relieve(p *port) {
 	if p.unclaimed == 0 || s.choose((*port).usable) == nil {
+		return
+	}
+	if s.now-p.stalledSince < int64(stuckAfter) && (s.queue.live > 0 || s.choose((*port).ready) == nil) {
 		return
 	}
 	p.settle()

@@ -289,7 +289,11 @@ func (t *timers) claimed(f *firing) bool {
 	if f.claimed {
 		return true // perhaps over already, if its end came first
 	}
-	if _, ok := f.port.slots.Claimed(f.slot, f.generation); !ok {
+	_, ok, err := f.port.slots.Claimed(f.slot, f.generation)
+	if err != nil {
+		f.port.corrupt(err)
+	}
+	if !ok {
 		return false
 	}
 	f.claimed = true
@@ -485,6 +489,7 @@ func (p *port) offerTimer(f *firing) bool {
 	}
 	p.firings[p.slots.ID(slot, generation)] = f
 	p.worker.held.Add(1) // a worker drains only when its timers have ended too
+	p.worker.timers.Add(1)
 	return true
 }
 
@@ -496,4 +501,5 @@ func (p *port) endTimer(f *firing) {
 	p.generations[f.slot]++ // records that still name the old one are stale
 	p.free = append(p.free, f.slot)
 	p.worker.held.Add(-1)
+	p.worker.timers.Add(-1)
 }

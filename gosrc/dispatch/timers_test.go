@@ -102,7 +102,7 @@ func TestTimerRunsOnOneWorker(t *testing.T) {
 	v.setTimer("k", 200*time.Millisecond, 200*time.Millisecond, 0)
 	w.setTimer("k", 200*time.Millisecond, 200*time.Millisecond, 0)
 	b.at(0)
-	if limit, _ := b.shard.Arm(); limit < 200*time.Millisecond || limit > 201*time.Millisecond {
+	if limit, _ := b.shard.Arm(false); limit < 200*time.Millisecond || limit > 201*time.Millisecond {
 		t.Errorf("the loop may sleep for %v; want until the timer is due", limit)
 	}
 	b.shard.Wake(b.now)
@@ -319,7 +319,7 @@ func TestTimersEndWithTheServer(t *testing.T) {
 	b.dispatch.Drain()
 	b.at(1000 * ms)
 	wantFired(t, v.timers(t, true))
-	if limit, _ := b.shard.Arm(); limit != 0 && limit != watchDrain {
+	if limit, _ := b.shard.Arm(false); limit != 0 && limit != watchDrain {
 		t.Errorf("the loop sleeps for %v; want no timer to wake it", limit)
 	}
 	if got := strings.Join(lines, "\n"); !strings.Contains(got, "1 delayed call(s) will not be run") {

@@ -44,7 +44,9 @@ func (s *Shard) Turn() (progress bool) {
 		}
 	}
 	s.tighten()
+	s.nextPace = 0
 	s.offerWaiting()
+	s.share()
 	s.timers.turn()
 	s.schedule()
 	return progress
@@ -53,17 +55,25 @@ func (s *Shard) Turn() (progress bool) {
 // Publish makes what was written for the workers visible and rings those that sleep.
 func (s *Shard) Publish() {
 	for _, p := range s.ports {
-		if p.inbox.Pending() && p.inbox.Publish() {
+		if !p.inbox.Pending() {
+			continue
+		}
+		if p.inbox.Publish() {
 			p.ring()
+		} else if !p.rung {
+			// It was awake, in a drain that another loop rang for, and takes this too.
+			p.rungTurn, p.rung = p.worker.Link.Turns()-1, true
 		}
 	}
 }
 
-// Arm prepares for sleep. ok is false when a worker has written something after all. The
-// sleep must not last longer than limit; 0 is no limit.
-func (s *Shard) Arm() (limit time.Duration, ok bool) {
+// Arm prepares for sleep, which the caller promises to be brief: no longer than link.NapMs. ok is
+// false when a worker has written something after all. The sleep must not last longer than
+// limit; 0 is no limit.
+func (s *Shard) Arm(briefly bool) (limit time.Duration, ok bool) {
 	for i, p := range s.ports {
-		if !p.dead && !p.outbox.Arm() {
+		// Whoever waits for room must not be forgotten because another one wished for it later, and found it.
+		if !p.dead && (len(p.blocked) > 0 && p.inbox.WantRoom() || !p.outbox.Arm(briefly)) {
 			for _, q := range s.ports[:i] {
 				q.outbox.Disarm()
 			}
@@ -82,6 +92,11 @@ func (s *Shard) Arm() (limit time.Duration, ok bool) {
 	s.schedule()
 	if s.nextTick != 0 {
 		if left := max(time.Duration(s.nextTick-s.now), time.Millisecond); limit == 0 || left < limit {
+			limit = left
+		}
+	}
+	if s.nextPace != 0 {
+		if left := max(time.Duration(s.nextPace-s.now), time.Millisecond); limit == 0 || left < limit {
 			limit = left
 		}
 	}
@@ -123,9 +138,11 @@ func (s *Shard) schedule() {
 // long.
 func (s *Shard) tick() {
 	usable := false
+	s.patience.takes = 0
 	for _, p := range s.ports {
 		p.steer()
 		p.watch()
+		s.patience.takes = max(s.patience.takes, int64(p.takes))
 	}
 	for _, p := range s.ports {
 		if p.stalledSince != 0 {

@@ -31,11 +31,15 @@ type socket struct {
 	bytes    int // of those
 	starved  bool
 
-	code   uint16 // how it was closed in order, 0: it was not
-	reason []byte
+	failing bool   // the app is to be told what it will be closed with
+	code    uint16 // how it was closed in order, or will be, 0: it was not
+	reason  []byte
 }
 
-var _ call.WebSocketCall = (*Call)(nil)
+var (
+	_ call.WebSocketCall = (*Call)(nil)
+	_ call.MessagePlacer = (*Call)(nil)
+)
 
 func (c *Call) kind() uint16 {
 	if c.webSocket {
@@ -50,30 +54,48 @@ func (c *Call) Message(text bool, b []byte) {
 	if s == nil || c.state.ended() {
 		return
 	}
-	opcode := uint32(2)
-	if text {
-		opcode = 1
+	if place := c.PlaceMessage(text, len(b)); place != nil {
+		copy(place, b)
+		return
 	}
-	c.received += int64(len(b))
-	s.messages++
-	s.bytes += len(b)
-	if len(s.pending) == 0 {
-		if n := bodyChunk; len(b) <= n {
-			if payload, ok := c.port.reserve(c, 8+len(b), link.WsMessage, 0, data); ok {
-				binary.LittleEndian.PutUint32(payload, opcode)
-				binary.LittleEndian.PutUint32(payload[4:], uint32(len(b)))
-				copy(payload[8:], b)
-				return
-			}
-		}
-	}
+	c.countMessage(len(b))
 	if s.pending == nil {
 		s.pending = c.shard.spareBuffer(8 + len(b))
 	}
-	s.pending = binary.LittleEndian.AppendUint32(s.pending, opcode)
+	s.pending = binary.LittleEndian.AppendUint32(s.pending, opcode(text))
 	s.pending = binary.LittleEndian.AppendUint32(s.pending, uint32(len(b)))
 	s.pending = append(s.pending, b...)
 	c.pump()
+}
+
+// PlaceMessage implements call.MessagePlacer.
+func (c *Call) PlaceMessage(text bool, n int) []byte {
+	s := c.socket
+	if s == nil || c.state.ended() || len(s.pending) > 0 || c.port.chunk(n) < n {
+		return nil
+	}
+	payload, ok := c.port.reserve(c, 8+n, link.WsMessage, 0, data)
+	if !ok {
+		return nil
+	}
+	c.countMessage(n)
+	binary.LittleEndian.PutUint32(payload, opcode(text))
+	binary.LittleEndian.PutUint32(payload[4:], uint32(n))
+	return payload[8:]
+}
+
+func opcode(text bool) uint32 {
+	if text {
+		return 1
+	}
+	return 2
+}
+
+// countMessage takes note of a message that was taken from the connection.
+func (c *Call) countMessage(n int) {
+	c.received += int64(n)
+	c.socket.messages++
+	c.socket.bytes += n
 }
 
 // Ready implements call.WebSocketCall. The app may have received a few more messages than
@@ -88,6 +110,16 @@ func (c *Call) Ready() bool {
 	}
 	s.starved = true
 	return false
+}
+
+// Failing implements call.WebSocketCall.
+func (c *Call) Failing(code int, reason []byte) {
+	s := c.socket
+	if s == nil || c.state.ended() {
+		return
+	}
+	s.code, s.reason, s.failing = uint16(code), append([]byte(nil), reason...), true
+	c.pump()
 }
 
 // Closed implements call.WebSocketCall.
@@ -116,8 +148,8 @@ func (c *Call) pumpSocket() {
 		head := s.pending[s.pendingAt:]
 		opcode, left := binary.LittleEndian.Uint32(head), int(binary.LittleEndian.Uint32(head[4:]))
 		n, flags := left, uint16(0)
-		if n > bodyChunk {
-			n, flags = bodyChunk, link.FlagMore
+		if n > sureChunk {
+			n, flags = sureChunk, link.FlagMore
 		}
 		payload, ok := p.reserve(c, 8+n, link.WsMessage, flags, data)
 		if !ok {
@@ -140,44 +172,28 @@ func (c *Call) pumpSocket() {
 		c.shard.keepBuffer(s.pending)
 		s.pending, s.pendingAt = nil, 0
 	}
-	if !c.state.ended() || c.told {
+	ended := c.state.ended()
+	if !ended && !s.failing || c.told {
 		return
 	}
 	if s.code == 0 {
 		_, c.told = p.reserve(c, 0, link.Disconnect, 0, control)
 		return
 	}
-	payload, ok := p.reserve(c, 8+len(s.reason), link.WsClosed, 0, control)
+	flags := uint16(0)
+	if !ended {
+		flags = link.FlagMore
+	}
+	payload, ok := p.reserve(c, 8+len(s.reason), link.WsClosed, flags, control)
 	if !ok {
 		return
 	}
+	s.failing = false
 	binary.LittleEndian.PutUint16(payload, s.code)
 	binary.LittleEndian.PutUint16(payload[2:], uint16(len(s.reason)))
 	binary.LittleEndian.PutUint32(payload[4:], 0)
 	copy(payload[8:], s.reason)
-	c.told = true
-}
-
-// Messages wait here only while an inbox is full, which then is the case for many calls in
-// turn: the shard keeps a few buffers for that.
-const (
-	keepPending  = 128 << 10 // bytes; a larger one is not kept
-	pendingsKept = 64
-)
-
-func (s *Shard) spareBuffer(n int) []byte {
-	if last := len(s.spare) - 1; last >= 0 && cap(s.spare[last]) >= n {
-		b := s.spare[last]
-		s.spare = s.spare[:last]
-		return b
-	}
-	return make([]byte, 0, n)
-}
-
-func (s *Shard) keepBuffer(b []byte) {
-	if cap(b) <= keepPending && len(s.spare) < pendingsKept {
-		s.spare = append(s.spare, b[:0])
-	}
+	c.told = ended
 }
 
 var errNoSocket = errors.New("a record of a WebSocket whose handshake was not accepted")

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -140,8 +141,11 @@ func (r *socketRig) heard() string {
 			}
 			list = append(list, word)
 		case link.WsClosed:
-			n := binary.LittleEndian.Uint16(p[2:])
-			list = append(list, fmt.Sprintf("closed %d %s", binary.LittleEndian.Uint16(p), p[8:8+n]))
+			n, word := binary.LittleEndian.Uint16(p[2:]), "closed"
+			if record.Flags&link.FlagMore != 0 {
+				word = "will be closed"
+			}
+			list = append(list, fmt.Sprintf("%s %d %s", word, binary.LittleEndian.Uint16(p), p[8:8+n]))
 		case link.Disconnect:
 			list = append(list, "disconnect")
 		case link.SendWindow:
@@ -192,6 +196,22 @@ func TestSocketEnds(t *testing.T) {
 			"", "closed 1001 bye", observe.CallsAnswered},
 		{"the client vanishes", func(r *socketRig, s *fakeSocket) { s.call.Leave() },
 			"", "disconnect", observe.CallsLeft},
+		{"the client breaks the rules", func(r *socketRig, s *fakeSocket) {
+			s.call.Message(true, []byte("good"))
+			s.call.Failing(1002, []byte("bad"))
+			r.wantHeard("1 good; will be closed 1002 bad")
+			r.w.write(link.WsSend, 0, r.id, messagePayload(1, "answer"))
+			r.w.write(link.WsClose, 0, r.id, closePayload(1000, ""))
+		}, `send true "answer" false; close 1000 `, "", observe.CallsAnswered},
+		{"the app does not hear that it does", func(r *socketRig, s *fakeSocket) {
+			s.call.Failing(1002, []byte("bad"))
+			r.wantHeard("will be closed 1002 bad")
+			s.call.Closed(1002, []byte("bad"))
+		}, "", "closed 1002 bad", observe.CallsAnswered},
+		{"a client vanishes that broke them", func(r *socketRig, s *fakeSocket) {
+			s.call.Failing(1002, []byte("bad"))
+			s.call.Leave()
+		}, "", "will be closed 1002 bad; closed 1002 bad", observe.CallsLeft},
 		{"the app closes", func(r *socketRig, s *fakeSocket) { r.w.write(link.WsClose, 0, r.id, closePayload(4000, "enough")) },
 			"close 4000 enough", "", observe.CallsAnswered},
 		{"the app fails", func(r *socketRig, s *fakeSocket) { r.w.write(link.CallFailed, 0, r.id, nil) },
@@ -370,5 +390,51 @@ func TestSocketViolations(t *testing.T) {
 	b.turn()
 	if len(b.corrupt) != 1 {
 		t.Errorf("an accept of an HTTP call: got %v; want one violation", b.corrupt)
+	}
+}
+
+// A message that is written into its place comes in order with those that are handed over, whether there is room or not.
+func TestMessagesInTheirPlaces(t *testing.T) {
+	r := newSocketRig(t, nil)
+	r.open()
+	c := r.a.call.(*Call)
+	placed, sent, seen := 0, 0, 0
+	for sent < 400 {
+		for range 20 { // more than fits
+			message := bytes.Repeat([]byte{byte(sent)}, 1+sent%250*300)
+			if place := c.PlaceMessage(false, len(message)); place != nil {
+				placed++
+				copy(place, message)
+			} else {
+				c.Message(false, message)
+			}
+			sent++
+		}
+		for idle := 0; seen < sent; idle++ {
+			if idle == 100 {
+				t.Fatalf("message %d does not come", seen)
+			}
+			r.turn()
+			for {
+				record, ok, err := r.w.end.Inbox.Next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !ok {
+					break
+				}
+				n := binary.LittleEndian.Uint32(record.Payload[4:])
+				if want := bytes.Repeat([]byte{byte(seen)}, int(n)); !bytes.Equal(record.Payload[8:8+n], want) {
+					t.Fatalf("message %d is another one", seen)
+				}
+				if record.Flags&link.FlagMore == 0 {
+					seen++
+				}
+			}
+			r.w.end.Inbox.Release()
+		}
+	}
+	if placed == 0 || placed == sent {
+		t.Errorf("%d of %d messages had a place; want some", placed, sent)
 	}
 }

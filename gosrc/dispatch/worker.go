@@ -28,6 +28,7 @@ type Worker struct {
 
 	state   atomic.Int32
 	held    atomic.Int64 // slots taken, over all loops
+	timers  atomic.Int64 // of them, those of due times
 	claimed atomic.Int64 // calls begun since it started, over all loops
 
 	noRetry atomic.Bool

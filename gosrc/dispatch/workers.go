@@ -60,13 +60,14 @@ func (s *Shard) describe(c *Call) LostCall {
 	return LostCall{Method: string(l.Method), Path: string(l.Path), Age: time.Duration(s.now - c.offered), Again: c.again}
 }
 
-// orphan decides about a call whose worker is gone after it began it.
+// orphan decides about a call whose worker is gone after it began it. One that is offered still has a
+// slot that was overwritten, and may have been begun.
 func (s *Shard) orphan(p *port, c *Call) (rerun bool) {
 	p.forget(c)
 	switch {
 	case c.state.ended():
 		s.recycle(c)
-	case s.dispatch.settings.RetrySafe && c.state == claimed && !c.spoke && !c.again && !c.fed &&
+	case s.dispatch.settings.RetrySafe && c.state < answering && !c.spoke && !c.again && !c.fed &&
 		!p.worker.noRetry.Load() && safe(c.start):
 		c.again = true
 		c.startOver()
@@ -171,6 +172,10 @@ func (p *port) takeBackAll() {
 
 // forget ends the worker's hold on a call, which goes on elsewhere or is over.
 func (p *port) forget(c *Call) {
+	if c.counted && !c.old {
+		p.over--
+	}
+	c.counted = false
 	p.slots.Free(c.slot, c.generation)
 	p.calls[c.slot] = nil
 	p.generations[c.slot]++ // records that still name the old one are stale
@@ -183,12 +188,15 @@ func (p *port) forget(c *Call) {
 		c.old = false
 	}
 	p.hold(-1)
+	p.shard.freed = p.shard.freed || p.worker.pooled()
 	c.port = nil
 }
 
 // release is forget for a call that is over.
 func (p *port) release(c *Call) {
-	p.done(c.offered, p.shard.now)
+	if c.claimed {
+		p.done(c)
+	}
 	p.forget(c)
 	p.shard.recycle(c)
 }

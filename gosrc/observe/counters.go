@@ -56,7 +56,7 @@ const (
 	ConnectionsAccepted    // counted once accept returned it
 	ConnectionsClosed      // for whatever reason
 	ConnectionsShed        // closed early because descriptors ran short
-	ConnectionsOverLimit   // closed at once: --limit-connections is reached
+	ConnectionsOverLimit   // how often new ones were made to wait, or closed by the goroutine transport: --limit-connections is reached and none is idle
 	ConnectionsOverAddress // closed at once: --limit-connections-per-address is reached
 	ConnectionsOverRate    // closed at once: --limit-connection-rate is reached
 	ConnectionsReset       // the peer reset it, or a write found it gone

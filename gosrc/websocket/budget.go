@@ -104,7 +104,8 @@ func (c *Config) relieve() {
 	}
 	var largest *Conn
 	for other := range p.holders {
-		if largest == nil || cap(other.in) > cap(largest.in) {
+		if largest == nil || cap(other.in) > cap(largest.in) ||
+			cap(other.in) == cap(largest.in) && len(other.in) > len(largest.in) {
 			largest = other
 		}
 	}

@@ -8,23 +8,27 @@ import (
 
 // CloseWith implements call.WebSocket.
 func (c *Conn) CloseWith(code int, reason []byte) {
-	if c.phase != open {
-		return
+	c.end(code, reason)
+}
+
+// end is CloseWith and Fail; dispatch has ended the call.
+func (c *Conn) end(code int, reason []byte) {
+	switch c.phase {
+	case open:
+		c.call = nil
+		c.beginClosing(code, reason)
+	case failing:
+		c.call = nil
+		c.conclude()
 	}
-	c.call = nil // dispatch has ended it
-	c.beginClosing(code, reason)
 }
 
 // Fail implements call.Answer: 1011 where the app failed, 1012 where its worker ended.
 func (c *Conn) Fail(status int, _ string, _ int) {
-	if c.phase != open {
-		return
-	}
-	c.call = nil // dispatch has ended it
 	if status == 500 {
-		c.beginClosing(codeInternal, []byte(reasonInternal))
+		c.end(codeInternal, []byte(reasonInternal))
 	} else {
-		c.beginClosing(codeRestart, []byte(reasonRestart))
+		c.end(codeRestart, []byte(reasonRestart))
 	}
 }
 
@@ -51,35 +55,47 @@ func (c *Conn) beginClosing(code int, reason []byte) {
 	c.proceed() // nobody lags any more
 }
 
-// peerCloses is gorilla's handler of close frames. The answer repeats the code, as is usual
+// peerCloses is told of the peer's close frame. The answer repeats the code, as is usual
 // (RFC 6455 5.5.1).
-func (c *Conn) peerCloses(code int, text string) error {
+func (c *Conn) peerCloses(code int, reason []byte) {
 	if c.phase == open {
 		c.writeClose(code, nil)
 		if ended := c.call; ended != nil {
 			c.call = nil
-			ended.Closed(code, []byte(text))
+			ended.Closed(code, reason)
 		}
 	}
 	c.finish()
-	return nil
 }
 
-// fail ends a connection whose peer breaks the rules (RFC 6455 7.1.7). It does not wait for
-// a close frame: what comes from such a peer is not read any more.
+// fail ends a connection whose peer breaks the rules (RFC 6455 7.1.7): nothing that it sends
+// is looked at any more, nor is its close frame waited for. What it sent before that was in
+// order, and the app may be at it: that is answered first, if it is within FailTimeout.
 func (c *Conn) fail(v *violation) {
-	if c.phase == open {
-		c.writeClose(v.code, []byte(v.reason))
-	}
-	c.failed(v)
-}
-
-func (c *Conn) failed(v *violation) {
-	if c.phase == gone {
+	if c.phase == failing || c.phase == gone {
 		return
 	}
 	c.config.Count(v.event)
-	ended := c.call
+	if c.phase == closing {
+		c.finish()
+		return
+	}
+	c.phase, c.violation = failing, v
+	c.rest, c.control = nil, nil
+	c.heldUp = false
+	c.drop()
+	c.closeBy = c.carrier.Now() + int64(c.config.FailTimeout)
+	c.arm()
+	if !c.running {
+		c.pause(false) // or nobody sees the peer go
+	}
+	c.call.Failing(v.code, []byte(v.reason))
+}
+
+// conclude closes a connection that was failing.
+func (c *Conn) conclude() {
+	v, ended := c.violation, c.call
+	c.writeClose(v.code, []byte(v.reason))
 	c.finish()
 	if ended != nil {
 		ended.Closed(v.code, []byte(v.reason))

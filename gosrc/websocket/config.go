@@ -13,7 +13,8 @@ const (
 	DefaultPingTimeout  = 20 * time.Second
 	DefaultSendTimeout  = 20 * time.Second
 	DefaultCloseTimeout = 3 * time.Second // clients answer within a round trip
-	DefaultBudget       = 64 << 20        // bytes of incomplete messages of one loop
+	DefaultFailTimeout  = 500 * time.Millisecond
+	DefaultBudget       = 64 << 20 // bytes of incomplete messages of one loop
 
 	minCompressed = 512       // bytes; below it the deflate block costs more than it saves
 	maxUnsent     = 256 << 10 // bytes of output beside which nothing more is read
@@ -58,6 +59,9 @@ type Config struct {
 	SendTimeout time.Duration
 	// CloseTimeout is the time in which a close frame must be answered by one.
 	CloseTimeout time.Duration
+	// FailTimeout is how long the app may take to answer what a client sent before it broke
+	// the rules. Then, or once the app has heard of it, the connection is closed.
+	FailTimeout time.Duration
 	// Deflate grants offers of permessage-deflate (RFC 7692).
 	Deflate bool
 	// Budget bounds the bytes of all incomplete messages together. While it is used up
@@ -80,6 +84,7 @@ func NewConfig() *Config {
 		PingTimeout:  DefaultPingTimeout,
 		SendTimeout:  DefaultSendTimeout,
 		CloseTimeout: DefaultCloseTimeout,
+		FailTimeout:  DefaultFailTimeout,
 		Deflate:      true,
 		Budget:       DefaultBudget,
 		Count:        func(Event) {},

@@ -13,6 +13,7 @@ type phase uint8
 
 const (
 	open    phase = iota
+	failing       // the peer broke the rules; the app's answers to what came before still leave
 	closing       // a close frame was sent first by this side; the peer's is due
 	gone          // the carrier was told to close; nothing happens any more
 )
@@ -35,6 +36,11 @@ type Conn struct {
 	control []byte // unmasked payload of the incomplete control frame
 	rest    []byte // read and not looked at, because the connection has to wait
 	head    [maxHeader]byte
+	// Here they fill a word, and a Conn its size class.
+	headHave uint8 // bytes in head
+	phase    phase
+
+	violation *violation // why it is failing
 
 	unsent int // bytes of messages committed and not yet reported to the call
 
@@ -42,12 +48,10 @@ type Conn struct {
 	pingAt   int64 // when the next ping is due, 0: none
 	pingedAt int64 // when the ping was sent that waits for an answer, 0: none does
 	stallBy  int64 // until when the peer has to take something, 0: nothing waits
-	closeBy  int64 // until when the closing handshake has to end
+	closeBy  int64 // until when the closing handshake, or failing, has to end
 	heldBy   int64 // until when the loop's budget has to have room
 	armed    int64 // what the carrier was asked for
 
-	headHave   uint8 // bytes in head
-	phase      phase
 	inFrame    bool // frame's payload comes next
 	compressed bool // the incomplete message is
 	paused     bool // reading is paused
@@ -74,7 +78,7 @@ func newConn(config *Config, carrier call.Carrier, c call.WebSocketCall, deflate
 
 // Receive implements call.Protocol.
 func (c *Conn) Receive(b []byte) {
-	if c.phase == gone {
+	if c.phase == gone || c.phase == failing {
 		return
 	}
 	c.heardAt = c.carrier.Now()
@@ -92,7 +96,7 @@ func (c *Conn) PeerClosed(_ bool, unread int) {
 		return
 	}
 	c.peerDone = true
-	if c.rest == nil {
+	if c.rest == nil && c.phase != failing {
 		c.vanish()
 	}
 }
@@ -160,7 +164,7 @@ func (c *Conn) mustWait() bool {
 // connection's, and may be kept.
 func (c *Conn) process(b []byte, own bool) {
 	c.running = true
-	for len(b) > 0 && c.phase != gone {
+	for len(b) > 0 && c.phase != gone && c.phase != failing {
 		if c.mustWait() {
 			break
 		}
@@ -169,6 +173,8 @@ func (c *Conn) process(b []byte, own bool) {
 	c.running = false
 	switch {
 	case c.phase == gone:
+	case c.phase == failing:
+		c.pause(false)
 	case len(b) > 0:
 		if !own {
 			b = append([]byte(nil), b...)

@@ -113,7 +113,7 @@ func splitList(s string) []string {
 func TestCloseCodes(t *testing.T) {
 	for code, good := range map[int]bool{
 		0: false, 999: false, 1000: true, 1001: true, 1002: true, 1003: true, 1004: false, 1005: false, 1006: false,
-		1007: true, 1008: true, 1009: true, 1010: true, 1011: true, 1012: true, 1013: true, 1015: false, 1016: false,
+		1007: true, 1008: true, 1009: true, 1010: true, 1011: true, 1012: true, 1013: true, 1014: true, 1015: false, 1016: false,
 		1100: false, 2000: false, 2999: false, 3000: true, 3999: true, 4000: true, 4999: true, 5000: false, 65535: false,
 	} {
 		r := newRig(t, false)
@@ -125,15 +125,14 @@ func TestCloseCodes(t *testing.T) {
 		} else if !good && (len(frames) != 1 || !strings.HasPrefix(frames[0], "close 1002")) {
 			t.Errorf("code %d: frames %q; want a close with 1002", code, frames)
 		}
-		if !good && r.app.heard[0] != "closed 1002 "+brokenByGorilla.reason {
+		if !good && r.app.heard[0] != "closed 1002 "+badCloseCode.reason {
 			t.Errorf("code %d: the app heard %q", code, r.app.heard)
 		}
 	}
 	r := newRig(t, false)
 	r.send(closeWith(1000, "\xff"), 100) // the reason is text (RFC 6455 5.5.1)
-	if frames := readFrames(t, r.wire.out); len(frames) != 1 || !strings.HasPrefix(frames[0], "close 1002") {
-		t.Errorf("a reason that is not UTF-8: %q", frames)
-	}
+	r.wantFrames("close 1007 " + reasonBadReason)
+	r.wantHeard("closed 1007 " + reasonBadReason)
 }
 
 func TestSizes(t *testing.T) {
@@ -240,6 +239,32 @@ func TestSend(t *testing.T) {
 	}
 }
 
+// TestLengths checks messages around each border of the ways in which a length is written, whole and in pieces: all of
+// the payload, both ways.
+func TestLengths(t *testing.T) {
+	for _, n := range []int{0, 1, 7, 8, 9, 31, 32, 33, 39, 125, 126, 127, 65535, 65536, 65537} {
+		payload := make([]byte, n)
+		for i := range payload {
+			payload[i] = byte(i * 7)
+		}
+		for _, piece := range []int{1 << 20, 1000} {
+			r := newRig(t, false)
+			var got []byte
+			r.app.on = func(text bool, b []byte) {
+				got = bytes.Clone(b)
+				r.Send(text, b, false)
+			}
+			r.send(binaryOf(string(payload)), piece)
+			if !bytes.Equal(got, payload) || len(r.app.heard) != 1 {
+				t.Errorf("%d bytes in pieces of %d: the app got %d bytes of something else", n, piece, len(got))
+			}
+			if frames := readFrames(t, r.wire.out); len(frames) != 1 || !bytes.HasSuffix(r.wire.out, payload) {
+				t.Errorf("%d bytes in pieces of %d: the client got %.80q", n, piece, frames)
+			}
+		}
+	}
+}
+
 func TestSendCompressed(t *testing.T) {
 	r := newRig(t, true)
 	r.Send(true, []byte("small"), false)
@@ -305,6 +330,80 @@ func TestFail(t *testing.T) {
 		r.send(closeWith(1011, ""), 100)
 		r.wantClosed("close")
 	}
+}
+
+// TestFailing checks that what came before a violation is answered before the close frame, and
+// that the app cannot put that off.
+func TestFailing(t *testing.T) {
+	violation := join(text("good"), first("bad"), text("worse"), ping("unseen"))
+	setUp := func(change ...func(*Config)) *rig {
+		r := newRig(t, false, change...)
+		r.app.slow = true
+		r.send(violation, 1<<20)
+		r.send(text("ignored"), 1)
+		r.wantHeard("text good")
+		r.wantFrames()
+		r.wantClosed("")
+		if r.wire.paused || r.in != nil || r.rest != nil || r.counts[ProtocolError] != 1 {
+			t.Errorf("paused %v, %d and %d bytes held, counted %v", r.wire.paused, cap(r.in), cap(r.rest), r.counts)
+		}
+		r.Send(true, []byte("good"), false)
+		return r
+	}
+	closed := "close 1002 " + insideMessage.reason
+
+	r := setUp()
+	r.CloseWith(1000, nil) // the app has heard, or closes, whatever with
+	r.wantFrames("text good", closed)
+	r.wantClosed("close")
+	r.wantHeard("text good")
+
+	r = setUp()
+	r.Send(true, []byte("more"), true)
+	r.Fail(500, "", 0)
+	r.wantFrames("text good", closed)
+	r.wantClosed("close")
+
+	r = setUp()
+	r.Restart() // the worker drains: it is not long
+	r.wantClosed("")
+	r.pass(DefaultFailTimeout - 1)
+	r.wantFrames("text good")
+	r.pass(1)
+	r.wantFrames("text good", closed)
+	r.wantClosed("close")
+	r.wantHeard("text good", "closed 1002 "+insideMessage.reason)
+
+	r = setUp()
+	r.PeerClosed(true, 0) // it may be waiting for the answer
+	r.wantClosed("")
+	r.pass(DefaultFailTimeout)
+	r.wantFrames("text good", closed)
+
+	r = setUp()
+	r.Lost()
+	r.wantHeard("text good", "left")
+
+	r = setUp(func(c *Config) { c.PingInterval = time.Millisecond })
+	r.pass(DefaultFailTimeout)
+	r.wantFrames("text good", closed) // and no ping
+}
+
+// TestFailingWhileHeldUp checks that a connection that is not being read can fail.
+func TestFailingWhileHeldUp(t *testing.T) {
+	r := newRig(t, false, func(c *Config) { c.MaxSize, c.Budget = 1000, 2000 })
+	r.app.slow = true
+	r.config.pool.partial = 1999
+	r.send(raw(opBinary, "abc")[:7], 100)
+	if !r.heldUp || !r.wire.paused {
+		t.Fatal("it is not held up")
+	}
+	r.fail(overBudget)
+	if r.heldUp || r.wire.paused {
+		t.Error("it is still held up")
+	}
+	r.CloseWith(1000, nil)
+	r.wantFrames("close 1009 " + reasonOverBudget)
 }
 
 func TestRestart(t *testing.T) {
@@ -504,7 +603,7 @@ func TestEchoAllocates(t *testing.T) {
 		r.Receive(in)
 		r.wire.out, r.wire.taken = r.wire.out[:0], 0
 	})
-	if n > 6 {
+	if n > 3 { // the fake's own: what the app heard
 		t.Errorf("%v allocations for an echo", n)
 	}
 }

@@ -22,16 +22,17 @@ type wireFake struct {
 	stuck    bool   // the peer takes nothing
 }
 
-func (w *wireFake) Now() int64        { return w.now }
-func (w *wireFake) Buffer() []byte    { return w.out }
-func (w *wireFake) Commit(b []byte)   { w.out = b }
-func (w *wireFake) Buffered() int     { return len(w.out) - w.taken }
-func (w *wireFake) Pause()            { w.paused = true }
-func (w *wireFake) Resume()           { w.paused = false }
-func (w *wireFake) Deadline(at int64) { w.deadline = at }
-func (w *wireFake) Idle(bool)         {}
-func (w *wireFake) Close()            { w.closed = "close" }
-func (w *wireFake) Abort()            { w.closed = "abort" }
+func (w *wireFake) Now() int64                { return w.now }
+func (w *wireFake) Buffer() []byte            { return w.out }
+func (w *wireFake) CommitBody(b, body []byte) { w.Commit(append(b, body...)) }
+func (w *wireFake) Commit(b []byte)           { w.out = b }
+func (w *wireFake) Buffered() int             { return len(w.out) - w.taken }
+func (w *wireFake) Pause()                    { w.paused = true }
+func (w *wireFake) Resume()                   { w.paused = false }
+func (w *wireFake) Deadline(at int64)         { w.deadline = at }
+func (w *wireFake) Idle(bool)                 {}
+func (w *wireFake) Close()                    { w.closed = "close" }
+func (w *wireFake) Abort()                    { w.closed = "abort" }
 
 // callFake is the app: it writes down what it hears.
 type callFake struct {
@@ -40,6 +41,8 @@ type callFake struct {
 	limit bool
 	sent  int
 	on    func(text bool, b []byte)
+	conn  call.WebSocket
+	slow  bool // it does not hear that its connection fails
 }
 
 func (c *callFake) Body([]byte, bool) {}
@@ -61,6 +64,13 @@ func (c *callFake) Message(text bool, b []byte) {
 	}
 	if c.on != nil {
 		c.on(text, b)
+	}
+}
+
+func (c *callFake) Failing(code int, reason []byte) {
+	if !c.slow {
+		c.Closed(code, reason)
+		c.conn.CloseWith(1000, nil)
 	}
 }
 
@@ -90,6 +100,7 @@ func newRig(t testing.TB, deflate bool, change ...func(*Config)) *rig {
 
 func (r *rig) open(config *Config, deflate bool) {
 	r.Conn = newConn(config, r.wire, r.app, deflate)
+	r.app.conn = r.Conn
 }
 
 // send feeds bytes, at most n at a time, as the poll loop would; paused ones wait for ever.

@@ -3,9 +3,7 @@ package websocket
 import (
 	"bufio"
 	"errors"
-	"io"
 	"net"
-	"net/http"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -23,12 +21,9 @@ const (
 type pool struct {
 	feed    feed
 	reader  *bufio.Reader // over feed; empty between two messages
-	writer  *bufio.Writer
-	buffers []any // gorilla's write buffers; a connection has one while a message is written
+	buffers []any         // gorilla's write buffers; a connection has one while a message is written
 	scratch []byte
 	fields  []call.Field
-	upgrade websocket.Upgrader
-	request [2]*http.Request // without and with an offer of compression
 
 	partial int // bytes of incomplete messages
 	holders map[*Conn]struct{}
@@ -39,21 +34,7 @@ type pool struct {
 
 func (p *pool) init() {
 	p.reader = bufio.NewReaderSize(&p.feed, readerSize)
-	p.writer = bufio.NewWriterSize(io.Discard, 64)
 	p.holders = map[*Conn]struct{}{}
-	p.upgrade = websocket.Upgrader{
-		WriteBufferSize:   writerSize,
-		WriteBufferPool:   p,
-		EnableCompression: true,
-		CheckOrigin:       func(*http.Request) bool { return true }, // the app's to judge
-	}
-	for i := range p.request {
-		p.request[i] = &http.Request{Method: "GET", Header: http.Header{
-			"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"},
-			"Sec-Websocket-Key": {"AAAAAAAAAAAAAAAAAAAAAA=="},
-		}}
-	}
-	p.request[1].Header["Sec-Websocket-Extensions"] = []string{"permessage-deflate"}
 }
 
 // Get implements websocket.BufferPool.
@@ -107,8 +88,7 @@ type wire Conn
 
 var _ net.Conn = (*wire)(nil)
 
-// Write implements net.Conn. What gorilla writes before the Conn knows it is its own answer
-// to the handshake, which was given already.
+// Write implements net.Conn.
 func (w *wire) Write(b []byte) (int, error) {
 	if w.gorilla != nil && w.phase != gone {
 		w.carrier.Commit(append(w.carrier.Buffer(), b...))
@@ -137,33 +117,13 @@ func (w *wire) SetReadDeadline(time.Time) error { return nil }
 // SetWriteDeadline implements net.Conn.
 func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 
-// hijack is the http.ResponseWriter that gorilla upgrades.
-type hijack struct {
-	http.ResponseWriter
-	conn *Conn
-}
-
-// Hijack implements http.Hijacker.
-func (h hijack) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	p := &h.conn.config.pool
-	p.reader.Reset(&p.feed)
-	return (*wire)(h.conn), bufio.NewReadWriter(p.reader, p.writer), nil
-}
-
 // adopt makes gorilla's half of a connection.
 func (c *Conn) adopt() {
 	p := &c.config.pool
 	p.unload()
-	i := 0
-	if c.scan.deflate {
-		i = 1
-	}
-	g, err := p.upgrade.Upgrade(hijack{conn: c}, p.request[i], nil)
-	if err != nil {
-		panic(err) // the request above is a handshake
-	}
+	p.reader.Reset(&p.feed)
+	g := websocket.NewServed((*wire)(c), p.reader, writerSize, p, c.scan.deflate)
 	g.SetPingHandler(c.pinged)
 	g.SetPongHandler(c.ponged)
-	g.SetCloseHandler(c.peerCloses)
 	c.gorilla = g
 }

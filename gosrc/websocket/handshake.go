@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"bytes"
-	"crypto/sha1"
 	"encoding/base64"
 	"fmt"
 
@@ -84,7 +83,7 @@ func (c *Config) Handshake(r *call.Request, upgrade bool) (call.Handshake, *call
 	if c.Deflate {
 		h.deflate = chooseDeflate(extensions)
 	}
-	sum := sha1.Sum(append(append(make([]byte, 0, 64), key...), "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...))
+	sum := sha1(append(append(make([]byte, 0, 64), key...), "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...))
 	base64.StdEncoding.Encode(h.accept[:], sum[:])
 	return h, nil
 }

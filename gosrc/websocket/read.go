@@ -6,7 +6,12 @@ import (
 	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
+
+	"spvn/gosrc/call"
 )
+
+// leastPlace is how many bytes of a message are worth a place of their own.
+const leastPlace = 1 << 10
 
 // step takes what is next of b, which is not empty, and returns how many bytes that was.
 func (c *Conn) step(b []byte) int {
@@ -39,7 +44,12 @@ func (c *Conn) step(b []byte) int {
 			return whole
 		}
 		if f.fin && c.scan.message == 0 {
-			c.deliver(f.opcode, f.rsv1, f.length, b[:whole], nil)
+			if f.rsv1 {
+				c.deliver(f.opcode, true, f.length, b[:whole], nil)
+			} else if !c.place(b[used:whole]) {
+				unmask(b[used:whole], f.key, 0)
+				c.forward(f.opcode, b[used:whole], 0)
+			}
 			return whole
 		}
 	}
@@ -54,6 +64,26 @@ func (c *Conn) step(b []byte) int {
 		c.endFrame()
 	}
 	return used
+}
+
+// place unmasks a large message of one frame to where the call wants it, if it has a place for it. Text is looked at
+// first, and comes by forward.
+func (c *Conn) place(masked []byte) bool {
+	f := &c.frame
+	if len(masked) < leastPlace || f.opcode != opBinary || c.phase != open {
+		return false
+	}
+	placer, ok := c.call.(call.MessagePlacer)
+	if !ok {
+		return false
+	}
+	to := placer.PlaceMessage(false, len(masked))
+	if to == nil {
+		return false
+	}
+	unmaskTo(to, masked, f.key, 0)
+	c.config.Count(MessageIn)
+	return true
 }
 
 // payload takes payload of a frame that does not lie in one piece with its header, or is
@@ -110,8 +140,26 @@ func (c *Conn) endFrame() {
 	case f.fin:
 		opcode, in := c.scan.message, c.in
 		c.scan.message, c.scan.total = 0, 0
-		c.deliver(opcode, c.compressed, len(in), bareHeader(head[:0], opcode, c.compressed, len(in)), in)
+		if c.compressed || f.opcode == opContinuation {
+			c.deliver(opcode, c.compressed, len(in), bareHeader(head[:0], opcode, c.compressed, len(in)), in)
+		} else {
+			c.forward(opcode, in, c.valid)
+		}
 		c.drop()
+	}
+}
+
+// forward hands on an unmasked message that came as one frame, which most do: there is nothing that gorilla
+// would have to put together or inflate. What is checked of it is the text behind b[:valid].
+func (c *Conn) forward(opcode byte, b []byte, valid int) {
+	text := opcode == opText
+	if text && !utf8.Valid(b[valid:]) {
+		c.fail(notText)
+		return
+	}
+	c.config.Count(MessageIn)
+	if c.phase == open && c.call != nil {
+		c.call.Message(text, b)
 	}
 }
 
@@ -138,15 +186,24 @@ func bareHeader(b []byte, opcode byte, compressed bool, length int) []byte {
 // which gorilla goes on to read until it finds a message.
 var empty = []byte{finBit | opBinary, maskBit, 0, 0, 0, 0}
 
-// feedControl has gorilla handle a control frame: it calls pinged, ponged or peerCloses.
+// feedControl has gorilla handle a control frame: it calls pinged or ponged. A close frame
+// is looked at here, as gorilla answers a bad one before the app has said its last.
 func (c *Conn) feedControl(frame []byte) {
+	if c.frame.opcode == opClose {
+		code, reason, v := readClose(frame)
+		if v != nil {
+			c.fail(v)
+		} else {
+			c.peerCloses(code, reason)
+		}
+		return
+	}
 	p := &c.config.pool
 	p.load(frame, empty)
 	_, _, err := c.gorilla.NextReader()
 	p.unload()
-	if err != nil && c.phase != gone {
-		// A close frame whose code or reason is not allowed; gorilla has answered it.
-		c.failed(brokenByGorilla)
+	if err != nil {
+		c.fail(brokenByGorilla)
 	}
 }
 

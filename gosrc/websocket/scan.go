@@ -1,6 +1,10 @@
 package websocket
 
-import "encoding/binary"
+import (
+	"crypto/subtle"
+	"encoding/binary"
+	"unicode/utf8"
+)
 
 // Opcodes (RFC 6455 5.2).
 const (
@@ -38,6 +42,7 @@ const (
 	reasonTooLarge   = "message too large"
 	reasonOverBudget = "too much memory is held by incomplete messages"
 	reasonNotText    = "text is not UTF-8"
+	reasonBadReason  = "the reason of a close frame is not UTF-8"
 	reasonInflate    = "data cannot be inflated"
 )
 
@@ -60,12 +65,14 @@ var (
 	longControl     = protocolError("a control frame has more than 125 bytes")
 	splitControl    = protocolError("a control frame is fragmented")
 	shortClose      = protocolError("a close frame has one byte")
+	badCloseCode    = protocolError("a close frame has a code that must not be sent")
 	noMessage       = protocolError("a continuation frame continues nothing")
 	insideMessage   = protocolError("a message begins inside another")
 	notMinimal      = protocolError("a length is not encoded in the fewest bytes")
 	badLength       = protocolError("a length has its highest bit set")
 	tooLarge        = &violation{codeTooLarge, reasonTooLarge, TooLarge}
 	notText         = &violation{codeNotText, reasonNotText, NotText}
+	badCloseReason  = &violation{codeNotText, reasonBadReason, NotText}
 	cannotInflate   = &violation{codeNotText, reasonInflate, NotText}
 	overBudget      = &violation{codeTooLarge, reasonOverBudget, OverBudget}
 	brokenByGorilla = protocolError("a frame cannot be read")
@@ -158,18 +165,54 @@ func (s *scanner) header(b []byte, f *frame) (size int, v *violation) {
 	return size + 4, nil
 }
 
+// readClose reads a whole close frame, whose payload is not one byte (RFC 6455 5.5.1, 7.4).
+func readClose(frame []byte) (code int, reason []byte, v *violation) {
+	const header = 6 // bytes of a control frame's
+	if len(frame) < header+2 {
+		return codeNoStatus, nil, nil
+	}
+	var b [maxControl]byte
+	payload := b[:copy(b[:], frame[header:])]
+	unmask(payload, [4]byte(frame[2:header]), 0)
+	code, reason = int(binary.BigEndian.Uint16(payload)), payload[2:]
+	switch {
+	case !sendable(code):
+		return 0, nil, badCloseCode
+	case !utf8.Valid(reason):
+		return 0, nil, badCloseReason
+	}
+	return code, reason, nil
+}
+
 // unmask applies the masking key, from byte at of the frame's payload on (RFC 6455 5.3).
-func unmask(b []byte, key [4]byte, at int) {
+func unmask(b []byte, key [4]byte, at int) { unmaskTo(b, b, key, at) }
+
+// maskBlock is how far the key is repeated for a long payload: the standard library's vector loop wants two operands of
+// one length.
+const maskBlock = 256
+
+// unmaskTo is unmask with a result of its own: to is as long as b, and either b itself or apart from it.
+func unmaskTo(to, b []byte, key [4]byte, at int) {
 	var twice [8]byte
 	for i := range twice {
 		twice[i] = key[(at+i)&3]
 	}
+	if len(b) >= 2*maskBlock {
+		var block [maskBlock]byte
+		for n := copy(block[:], twice[:]); n < len(block); n *= 2 {
+			copy(block[n:], block[:n])
+		}
+		for len(b) >= len(block) {
+			subtle.XORBytes(to, b[:len(block)], block[:])
+			b, to = b[len(block):], to[len(block):]
+		}
+	}
 	word := binary.LittleEndian.Uint64(twice[:])
-	for len(b) >= 8 {
-		binary.LittleEndian.PutUint64(b, binary.LittleEndian.Uint64(b)^word)
-		b = b[8:]
+	for len(b) >= 8 && len(to) >= 8 {
+		binary.LittleEndian.PutUint64(to, binary.LittleEndian.Uint64(b)^word)
+		b, to = b[8:], to[8:]
 	}
 	for i := range b {
-		b[i] ^= twice[i]
+		to[i] = b[i] ^ twice[i]
 	}
 }

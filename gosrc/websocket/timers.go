@@ -59,7 +59,11 @@ func (c *Conn) Timeout() {
 		}
 		c.stallBy = 0
 	case c.closeBy != 0 && now >= c.closeBy:
-		c.finish()
+		if c.phase == failing {
+			c.conclude()
+		} else {
+			c.finish()
+		}
 		return
 	}
 	if c.heldUp && now >= c.heldBy {

@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"encoding/binary"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -11,7 +12,7 @@ import (
 // Send implements call.WebSocket. A message that comes in parts leaves in fragments, so
 // that no message of the app has to fit into memory here.
 func (c *Conn) Send(text bool, b []byte, more bool) {
-	if c.phase != open {
+	if c.phase > failing {
 		return
 	}
 	kind := websocket.BinaryMessage
@@ -19,8 +20,10 @@ func (c *Conn) Send(text bool, b []byte, more bool) {
 		kind = websocket.TextMessage
 	}
 	switch {
+	case c.writer == nil && !more && !(c.scan.deflate && len(b) >= minCompressed):
+		c.sendFrame(byte(kind), b)
 	case c.writer == nil && !more:
-		c.gorilla.EnableWriteCompression(len(b) >= minCompressed)
+		c.gorilla.EnableWriteCompression(true)
 		c.gorilla.WriteMessage(kind, b) // fails only behind a close frame
 	case c.writer == nil:
 		c.gorilla.EnableWriteCompression(true)
@@ -44,6 +47,21 @@ func (c *Conn) Send(text bool, b []byte, more bool) {
 		c.report(c.carrier.Buffered())
 	}
 	c.watchOutput()
+}
+
+// sendFrame writes a whole message as one frame, straight into the output or, if it is large, from where it lies to
+// the kernel. gorilla is not asked: it would copy the payload through a buffer of its own.
+func (c *Conn) sendFrame(opcode byte, b []byte) {
+	out := c.carrier.Buffer()
+	switch n := len(b); {
+	case n <= maxControl:
+		out = append(out, finBit|opcode, byte(n))
+	case n < 1<<16:
+		out = append(out, finBit|opcode, 126, byte(n>>8), byte(n))
+	default:
+		out = binary.BigEndian.AppendUint64(append(out, finBit|opcode, 127), uint64(n))
+	}
+	c.carrier.CommitBody(out, b)
 }
 
 // report tells the call what is out, as the app counts it: compressed bytes leave for more

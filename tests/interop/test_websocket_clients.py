@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from pathlib import Path
@@ -142,6 +144,31 @@ def test_aiohttp(served, compress):
     run(talk())
 
 
+@pytest.fixture(scope="session")
+def gorilla_client(tmp_path_factory):
+    """gorilla/websocket's own client, in a module of its own (the core's go.mod replaces it by less)."""
+    program = tmp_path_factory.mktemp("gorilla") / "client"
+    path = os.pathsep.join([os.environ.get("PATH", ""), sysconfig.get_path("scripts")])
+    go = shutil.which("go", path=path)
+    if go is None:
+        pytest.skip("no go")
+    env = {**os.environ, "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local"}
+    subprocess.run([go, "build", "-o", program, "."], cwd=HERE / "gorilla", env=env, check=True, timeout=100)
+    return program
+
+
+def test_gorilla(gorilla_client):
+    need("starlette")
+    server = made("starlette", "--ws-ping-interval", "0.5")
+    try:
+        ran = subprocess.run(
+            [gorilla_client, f"ws://127.0.0.1:{server.port}"], capture_output=True, text=True, timeout=60
+        )
+        assert ran.returncode == 0, ran.stderr
+    finally:
+        server.stop()
+
+
 @pytest.mark.parametrize("transports", [["websocket"], ["polling", "websocket"]])
 def test_socketio(transports):
     need("socketio")
@@ -199,7 +226,7 @@ def test_browser():
     """A page opens a connection, talks, is closed; its next one is closed by a rolling restart, and it comes again."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
-        pytest.skip("no browser: apt-get install chromium")
+        pytest.skip("no browser: make tools, or apt install chromium")
     need("starlette")
     server = made("test_page", "--workers", "1")
     profile = tempfile.mkdtemp(prefix="spvn-browser-")

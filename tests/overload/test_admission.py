@@ -36,8 +36,9 @@ def test_goodput_and_priority(start, path, options):
         )
     )
     assert not heavy.failed and not light.failed
-    assert heavy.ok >= 0.5 * CAPACITY * SECONDS, f"{heavy.ok} of {CAPACITY * SECONDS} were answered in time"
-    assert light.ok == 20 * SECONDS and light.median < 0.1, f"{light.ok} light calls, median {light.median:.3f} s"
+    # Some are still patient when the load has ended: 1.3 times as many on a machine of its own.
+    assert heavy.ok >= CAPACITY * SECONDS, f"{heavy.ok} of {CAPACITY * SECONDS} were answered in time"
+    assert light.ok == 20 * SECONDS and light.median < 0.05, f"{light.ok} light calls, median {light.median:.3f} s"
     assert server.count("calls.left") >= heavy.gave_up * 0.9
     after = Crowd()
     asyncio.run(open_loop(server.address, "/", 50, 0.5, 5, after))

@@ -2,9 +2,79 @@
 
 from __future__ import annotations
 
+import resource
 import time
 
+import pytest
 from support.wire import until
+
+from .crowd import Crowd
+
+MB = 1 << 20
+APPS_FILES = 512  # descriptors that spvn leaves to an app in its process
+
+
+@pytest.fixture
+def descriptors():
+    """As many descriptors as there may be, for this process and those that it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("count", [2000, 18_000])
+def test_a_client_beside_as_many_connections_as_there_may_be(start, descriptors, count):
+    """They take all descriptors and more keep coming; somebody who asks steadily meanwhile does not notice."""
+    if descriptors < count + 1000:
+        pytest.skip(f"only {descriptors} descriptors: ulimit -n {count + 1000}")
+    server, quiet = start("--timeout-header", "5", descriptors=count + APPS_FILES), start()
+    times: list[float] = []
+    others: list[float] = []
+    fresh = 0
+    with server.wire() as steady, quiet.wire() as measure:
+        crowd = Crowd(server.port, count, 400)
+        try:
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                begun = time.perf_counter()
+                if len(times) % 10:
+                    answer = steady.get("/").answer()
+                else:
+                    with server.wire() as wire:
+                        answer = wire.get("/").answer()
+                    fresh += 1
+                times.append(time.perf_counter() - begun)
+                assert answer.status == 200 and answer.body == b"ok"
+                # What the machine makes of a call at that moment, crowd or no crowd.
+                begun = time.perf_counter()
+                measure.get("/").answer()
+                others.append(time.perf_counter() - begun)
+                if crowd.full and end - time.monotonic() > 4:
+                    end = time.monotonic() + 4
+                time.sleep(0.002)  # what this client thinks of the answer
+            assert crowd.full
+
+            def settled():
+                """The crowd has seen every end that the server made."""
+                counts, stats = crowd.counts(), server.stats()["connections"]
+                ends = stats["shed"] + stats["timed_out"]["header"]
+                return (counts, stats) if counts["ended"] == ends else None
+
+            found = until(settled)
+            assert found, (crowd.counts(), server.stats()["connections"])
+            counts, stats = found
+        finally:
+            crowd.end()
+    slow, usual = (sorted(them)[int(len(them) * 0.99)] for them in (times, others))
+    assert slow < max(0.1, 2 * usual), f"p99 of {len(times)} calls: {slow:.3f} s; of another server: {usual:.3f} s"
+    assert counts["answered"] == counts["asked"] and counts["lost"] == counts["other"] == 0, counts
+    # Once, perhaps: when all came within the tenth of a second in which none is closed for another.
+    assert stats["shed"] > 100 and stats["over_limit"] <= 1 and stats["accept_errors"] == 0, stats
+    assert stats["open"] <= count + 1, stats
+    until(lambda: server.count("connections.open") == 0)
+    assert server.count("connections.accepted") == counts["opened"] + fresh + 1
+    assert server.count("calls.answered") == counts["answered"] + len(times)
 
 
 def test_connections_of_one_address(start):
@@ -69,6 +139,67 @@ def test_uploads_that_nobody_receives(start):
     # What the first ones sent before the budget was overdrawn, and a little of each.
     assert held < (1 << 20) + 65536 + 200 * 8192, held
     assert server.count("memory.reads_paused") > 0
+    server.kill()  # the calls would go on for half a minute
+    for wire in wires:
+        wire.close()
+
+
+# Numbers of clients, and the budget of all in MB. The server's own memory and the app's are in what is measured.
+MANY = [(200, 32), pytest.param(1000, 256, marks=pytest.mark.soak)]
+
+
+@pytest.mark.parametrize(("clients", "budget"), MANY)
+def test_memory_of_slow_readers(start, descriptors, clients, budget):
+    if descriptors < clients + 1000:
+        pytest.skip(f"only {descriptors} descriptors: ulimit -n {clients + 1000}")
+    server = start("--limit-buffered-output", f"{budget}M")
+    before = most = server.resident()
+    wires = [server.wire(receive_buffer=4096).get("/big") for _ in range(clients)]
+    for wire in wires:
+        wire.socket.setblocking(False)
+    # Until all are being answered and no more is held than a while before; they read a little meanwhile.
+    highest = calm = 0
+    end = time.monotonic() + 30
+    while (calm < 20 or highest <= budget * MB // 2) and time.monotonic() < end:
+        for wire in wires:
+            try:
+                wire.socket.recv(1000)
+            except BlockingIOError:
+                pass
+        stats = server.stats()
+        held = stats["memory"]["output"]
+        calm = calm + 1 if stats["calls"]["answering"] == clients and held < highest + MB else 0
+        highest = max(highest, held)
+        most = max(most, server.resident())
+    assert highest > budget * MB // 2
+    assert most - before < (budget + budget // 8 + 24) * MB, f"{(most - before) / MB:.0f} MB more than before"
+    for wire in wires:
+        wire.close()
+    until(lambda: server.count("memory.output") == 0)
+    assert until(lambda: server.resident() - before < 48 * MB), f"{(server.resident() - before) / MB:.0f} MB stay"
+
+
+@pytest.mark.parametrize(("clients", "budget"), [(200, 8), pytest.param(1000, 24, marks=pytest.mark.soak)])
+def test_memory_of_uploads_that_nobody_receives(start, descriptors, clients, budget):
+    if descriptors < clients + 1000:
+        pytest.skip(f"only {descriptors} descriptors: ulimit -n {clients + 1000}")
+    server = start("--limit-buffered-bodies", f"{budget}M")
+    before = server.resident()
+    wires = [server.wire() for _ in range(clients)]
+    for wire in wires:
+        wire.send(b"POST /poll HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n")
+        wire.socket.setblocking(False)
+    end = time.monotonic() + 20
+    while server.count("connections.reads_paused") < clients and time.monotonic() < end:
+        for wire in wires:
+            try:
+                wire.socket.send(b"x" * 5000)
+            except BlockingIOError:
+                pass
+    assert server.count("connections.reads_paused") == clients
+    held = server.resident()
+    assert held - before < (2 * budget + 20) * MB, f"{(held - before) / MB:.0f} MB more than before"
+    assert held < 100 * MB
     server.kill()  # the calls would go on for half a minute
     for wire in wires:
         wire.close()

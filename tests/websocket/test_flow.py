@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 
+import pytest
 from support.process import key
 from ws_client import BINARY, FIN, PING, PONG, TEXT, Client, closing, frame, text, until
 
@@ -52,7 +53,9 @@ def test_a_blocked_loop_delays_no_pong_and_kills_nobody(ws_serve):
             assert time.monotonic() - asked < 1
             time.sleep(0.1)
         assert pings >= 2, "the core pings while the loop stands still"
-        assert client.message() == "done"
+        while (got := client.frame()) == (FIN | PING, b""):
+            client.send(frame(FIN | PONG))
+        assert got == (FIN | TEXT, b"done")
 
 
 def test_ping_timeout(ws_serve):
@@ -139,6 +142,25 @@ def test_drain(ws_serve):
         client.socket.close()
     server.end(None)
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("how", ["shutdown", "rolling restart", "recycling"])
+def test_the_app_hears_that_its_worker_goes(ws_serve, how):
+    options = () if how == "shutdown" else ("--workers", "1")
+    server = ws_serve(*options, *(("--limit-max-requests", "2") if how == "recycling" else ()))
+    name = key()
+    with Client(server.port).open(f"/shouts?key={name}") as client:
+        if how == "recycling":
+            with Client(server.port).open("/goes") as other:  # the last call that this worker takes
+                other.send(closing(1000))
+                other.closed()
+        else:
+            server.kick(signal.SIGTERM if how == "shutdown" else signal.SIGHUP)
+        assert client.closed() == (1012, b"service restart")
+        client.send(closing(1012))
+        client.ended()
+    line = server.err.wait(f"{name} heard ")
+    assert line.endswith("heard {'type': 'websocket.disconnect', 'code': 1012, 'reason': 'service restart'}")
 
 
 def test_drain_with_a_client_that_says_nothing(ws_serve):

@@ -108,6 +108,18 @@ def test_denial_response(echo_server):
         assert c.head()[0] == 200
 
 
+def test_denial_response_in_parts(echo_server):
+    """Its first part leaves before the app has the second."""
+    name = key()
+    with Client(echo_server.port) as c:
+        c.send(handshake(f"/deny-slowly?key={name}"))
+        assert c.head()[0] == 401
+        assert c.take(4) == b"not "
+        with Client(echo_server.port).open(f"/opens?key={name}"):
+            pass
+        assert c.take(5) == b"today"
+
+
 @pytest.mark.parametrize("path", ["/crash", "/returns"])
 def test_an_app_that_ends_before_accepting_is_500(echo_server, path):
     with Client(echo_server.port) as c:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from urllib.parse import parse_qs
 
@@ -82,6 +83,23 @@ async def deny(s):
     await s.send("http.response.start", status=401, headers=[(b"www-authenticate", b"Basic")])
     await s.send("http.response.body", body=b"not ", more_body=True)
     await s.send("http.response.body", body=b"today")
+
+
+async def deny_slowly(s):
+    """The rest of the answer comes once somebody says open."""
+    gate = GATES.setdefault(s.key, asyncio.Event())
+    await s.receive()
+    await s.send("http.response.start", status=401, headers=[(b"content-length", b"9")])
+    await s.send("http.response.body", body=b"not ", more_body=True)
+    await gate.wait()
+    await s.send("http.response.body", body=b"today")
+
+
+async def shouts(s):
+    """Says on standard error how it ended, for those that cannot be asked any more."""
+    await s.accept()
+    message = await s.receive()
+    print(f"{s.key} heard {message}", file=sys.stderr, flush=True)
 
 
 async def returns(s):
