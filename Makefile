@@ -18,7 +18,7 @@ CORE_CFLAGS = -I$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path
 
 .DEFAULT_GOAL := build
 .PHONY: demo build fmt lint lint-go lint-python test test-go test-python test-all tools system-tools generate \
-	perf perf-quick perf-overload soak wheel clean
+	perf perf-quick perf-overload perf-micro soak wheel clean
 
 demo: build
 	$(PYTHON) tools/demo.py
@@ -66,6 +66,7 @@ test-all: $(TOOLS)/.ready
 
 # What the tests and the generator use beside Python's packages: Go tools of tools/go.mod, programs of the system.
 tools: $(TOOLS)/.ready system-tools
+	tools/autobahn "$(TOOLS)"
 
 $(TOOLS)/.ready: tools/go.mod tools/go.sum | $(VENV)/.ready
 	cd tools && GOBIN="$(TOOLS)" GOFLAGS=-mod=readonly go install tool
@@ -79,8 +80,10 @@ generate: $(TOOLS)/.ready $(VENV)/.ready
 	$(PYTHON) tools/bindings.py
 	gofmt -w gosrc/core
 
+# Also writes what the README and docs/performance.md show of the results.
 perf: build
 	$(PYTHON) perf/run.py
+	$(PYTHON) perf/run.py --publish perf/results/full.json
 
 perf-quick: build
 	$(PYTHON) perf/run.py --quick
@@ -88,6 +91,10 @@ perf-quick: build
 # More asked than can be done, beside the rivals: about twelve minutes.
 perf-overload: build
 	$(PYTHON) perf/run.py --works overload-before,overload-behind --output perf/results/overload
+
+# Each stage of a call on its own, in nanoseconds beside its budget.
+perf-micro: build
+	$(PYTHON) perf/micro.py
 
 # The tests that take minutes: rings across processes, floods, leaks.
 soak: build

@@ -11,12 +11,12 @@ no background tasks of its own: /background starts one on the event loop.
 from __future__ import annotations
 
 import asyncio
+import functools
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse, StreamingHttpResponse
 from django.urls import path
-from django.views.decorators.http import require_GET, require_POST
 
 settings.configure(
     ROOT_URLCONF=__name__,
@@ -32,17 +32,32 @@ finished = 0
 tasks: set[asyncio.Task[None]] = set()  # a task that nobody refers to may vanish before its end
 
 
-@require_GET
+def only(method: str):
+    """As Django's require_GET and require_POST, which take async views since Django 5.0 only."""
+
+    def decorate(view):
+        @functools.wraps(view)
+        async def checked(request: HttpRequest) -> HttpResponse:
+            if request.method != method:
+                return HttpResponseNotAllowed([method])
+            return await view(request)
+
+        return checked
+
+    return decorate
+
+
+@only("GET")
 async def index(request: HttpRequest) -> HttpResponse:
     return HttpResponse("Hello from Django on spvn!\n", content_type="text/plain; charset=utf-8")
 
 
-@require_GET
+@only("GET")
 async def as_json(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"message": "hello", "path": request.path})
 
 
-@require_POST
+@only("POST")
 async def echo(request: HttpRequest) -> StreamingHttpResponse:
     """Sends the body back piece by piece."""
 
@@ -53,7 +68,7 @@ async def echo(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(pieces(), content_type=request.content_type or "application/octet-stream")
 
 
-@require_POST
+@only("POST")
 async def upload(request: HttpRequest) -> JsonResponse:
     """Counts the body without holding it in memory."""
     count = 0
@@ -62,7 +77,7 @@ async def upload(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"bytes": count})
 
 
-@require_GET
+@only("GET")
 async def stream(request: HttpRequest) -> StreamingHttpResponse:
     async def lines():
         for number in range(int(request.GET.get("n", "10"))):
@@ -71,7 +86,7 @@ async def stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(lines(), content_type="text/plain; charset=utf-8")
 
 
-@require_GET
+@only("GET")
 async def sse(request: HttpRequest) -> StreamingHttpResponse:
     interval = float(request.GET.get("interval", "0.1"))
 
@@ -84,7 +99,7 @@ async def sse(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(events(), content_type="text/event-stream", headers=headers)
 
 
-@require_GET
+@only("GET")
 async def file(request: HttpRequest) -> StreamingHttpResponse:
     """A download. FileResponse would do, but under ASGI Django reads its file whole before it sends."""
 
@@ -97,7 +112,7 @@ async def file(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(pieces(), content_type="text/x-python", headers=headers)
 
 
-@require_GET
+@only("GET")
 async def cookie(request: HttpRequest) -> JsonResponse:
     """Counts a client's visits in a cookie."""
     visits = int(request.COOKIES.get("visits", "0")) + 1
@@ -106,7 +121,7 @@ async def cookie(request: HttpRequest) -> JsonResponse:
     return response
 
 
-@require_GET
+@only("GET")
 async def slow(request: HttpRequest) -> HttpResponse:
     seconds = float(request.GET.get("seconds", "1"))
     await asyncio.sleep(seconds)
@@ -119,7 +134,7 @@ async def work() -> None:
     finished += 1
 
 
-@require_GET
+@only("GET")
 async def background(request: HttpRequest) -> JsonResponse:
     """Answers first and works afterwards."""
     task = asyncio.create_task(work())
@@ -128,12 +143,12 @@ async def background(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"accepted": True}, status=202)
 
 
-@require_GET
+@only("GET")
 async def background_done(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"done": finished})
 
 
-@require_GET
+@only("GET")
 async def error(request: HttpRequest) -> HttpResponse:
     raise RuntimeError("this URL fails on purpose")
 

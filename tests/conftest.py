@@ -6,8 +6,16 @@ import contextlib
 
 import pytest
 from support.process import Served, key
+from support.wire import Wire
 
 TRANSPORTS = ["poll", "goroutines"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact(node):
+    """Close what a failed test left open, lest the next one is blamed for it."""
+    for wire in list(Wire.every):
+        wire.close()
 
 
 @pytest.fixture(params=TRANSPORTS, scope="session")

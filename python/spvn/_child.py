@@ -31,7 +31,7 @@ import traceback
 from collections.abc import Awaitable, Coroutine
 from typing import Any, BinaryIO
 
-from spvn import _app, loops
+from spvn import _app, _collector, loops
 from spvn._process import Launch
 from spvn._stacks import STACK_SIGNAL
 from spvn.errors import AppImportError, SpvnError, StartupFailed
@@ -128,7 +128,8 @@ class _Child:
         try:
             await self._unless_aborted(worker.start())
             self._ready = True
-            await self._unless_aborted(self._stop.wait())
+            with _collector.settled(config.gc_threshold):
+                await self._unless_aborted(self._stop.wait())
             if self._orphaned:
                 logger.error("The core's process is gone; stopping.")
                 with contextlib.suppress(asyncio.TimeoutError):
@@ -164,6 +165,8 @@ class _Child:
     def _on_control(self, name: str) -> None:
         if name == "stop" and self._stop is not None:
             self._stop.set()
+        elif name == "corrupt":
+            self._say({"event": "corrupt"})  # and be killed, as where the core finds it out
 
     def _core_gone(self) -> None:
         assert self._loop is not None and self._stop is not None and self._abort is not None

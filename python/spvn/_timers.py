@@ -13,7 +13,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import contextvars
 import dataclasses
@@ -22,11 +21,12 @@ import inspect
 import itertools
 import logging
 import os
-import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from spvn._threads import DaemonThreads
 
 if TYPE_CHECKING:
     from spvn._asgi import Link
@@ -146,7 +146,7 @@ class Scheduler:
         self._set: dict[tuple[str, bool], Registration] = {}
         self._waiting: list[Callable[[], None]] | None = []  # until the worker is ready
         self._running: dict[asyncio.Task[None], tuple[int, str]] = {}
-        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        self._pool: DaemonThreads | None = None
         with _lock:
             for registration in _imported.values():
                 self._waiting.append(self._setter(registration))
@@ -254,7 +254,7 @@ class Scheduler:
             await call()
             return
         if self._pool is None:
-            self._pool = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="spvn-timer")
+            self._pool = DaemonThreads(_THREADS, "spvn-timer")
         result = await self.loop.run_in_executor(self._pool, contextvars.copy_context().run, call)
         if inspect.isawaitable(result):  # a plain function that returns a coroutine
             await result
@@ -263,6 +263,8 @@ class Scheduler:
         """What is to be called."""
         local = data.startswith(_LOCAL)
         if data and not local:
+            import pickle  # most apps have no timers
+
             fn, args = pickle.loads(data)  # written by a worker of this app: see schedule._pickle
             return functools.partial(fn, *args)
         registration = self._set.get((key, local))
@@ -305,7 +307,7 @@ class Scheduler:
                 _schedulers.remove(self)
         self.cancel_running()
         if self._pool is not None:
-            self._pool.shutdown(wait=False)
+            self._pool.shutdown()
         self._link = None
         self._set.clear()
         self._waiting = None

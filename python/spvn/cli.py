@@ -2,32 +2,22 @@
 
 The flags are made from config.py; this file only arranges them. A flag beats SPVN_..., which
 beats UVICORN_...; both are read after --env-file, so they may stand in that file.
+
+A line without a mistake is read here; argparse (_parser.py) is loaded for the others, and for --help, so that a
+process that serves does not hold it.
 """
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import os
-import platform
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from spvn._run import run_config
-from spvn._version import __version__
-from spvn.config import GROUPS, NOT_YET, REFUSED_FLAGS, Config, options
+from spvn.config import Config, options
 from spvn.envfile import load_env_file
 from spvn.errors import ConfigError, SpvnError
-
-_USAGE = "spvn [serve] MODULE:ATTRIBUTE [options]"
-_EPILOG = (
-    "`spvn ps` shows the workers and calls of a running server. "
-    "Each option can also be given in the environment, as SPVN_ and its name in capitals (SPVN_PORT=9000); "
-    "UVICORN_ is read too. Exit codes: 0 served and drained, 1 app not importable or address not usable, "
-    "2 bad option, 3 the app's start-up failed."
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,7 +44,11 @@ def parse(arguments: Sequence[str]) -> Config:
     arguments = list(arguments)
     if arguments[:1] == ["serve"]:
         del arguments[0]
-    flags = vars(parser().parse_args(arguments))
+    flags = _read(arguments)
+    if flags is None:
+        from spvn._parser import parser
+
+        flags = vars(parser().parse_args(arguments))
     app = flags.pop("app")
     env_file = flags.get("env_file") or os.environ.get("SPVN_ENV_FILE") or os.environ.get("UVICORN_ENV_FILE")
     if env_file:
@@ -68,48 +62,37 @@ def parse(arguments: Sequence[str]) -> Config:
     return config
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser; an option that was not given is not in its result."""
-    made = _Parser(
-        prog="spvn",
-        usage=_USAGE,
-        description="Serve an ASGI app over HTTP.",
-        epilog=_EPILOG,
-        add_help=False,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-        formatter_class=_HelpFormatter,
-    )
-    groups = {name: made.add_argument_group(name) for name in GROUPS}
-    about = groups[GROUPS[0]]
-    about.add_argument("app", metavar="APP", nargs="?", default=None, help="The app, as MODULE:ATTRIBUTE.")
-    about.add_argument("--version", action=_Version, nargs=0, help="Show the version and exit.")
-    about.add_argument("-h", "--help", action="help", help="Show this and exit.")
-    for field in options():
-        option = field.option
-        settings: dict[str, Any] = {"dest": field.name, "help": help_of(field)}
-        if option.paired:
-            settings["action"] = argparse.BooleanOptionalAction
-        elif option.switch:
-            settings["action"] = "store_true"
+def _read(arguments: Sequence[str]) -> dict[str, Any] | None:
+    """What argparse makes of these arguments; None where it is needed: a mistake, --help, a value with a -."""
+    by_flag = {field.flag: field for field in options()}
+    read: dict[str, Any] = {"app": None}
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            if read["app"] is not None:
+                return None
+            read["app"] = argument
+            continue
+        name, equals, value = argument.partition("=")
+        field = by_flag.get(name)
+        if field is None and name.startswith("--no-"):
+            field = by_flag.get("--" + name[len("--no-") :])
+            if field is not None and not field.option.paired:
+                return None
+        if field is None or (field.option.switch and equals):
+            return None
+        if field.option.switch:
+            read[field.name] = name == field.flag
+            continue
+        if not equals:
+            value = next(rest, "-")
+            if value.startswith("-"):
+                return None
+        if field.option.many:
+            read.setdefault(field.name, []).append(value)
         else:
-            settings["metavar"] = option.metavar
-            settings["action"] = "append" if option.many else "store"
-        groups[option.group].add_argument(field.flag, **settings)
-    for flag, reason in REFUSED_FLAGS.items():
-        made.add_argument(flag, action=_Refuse, const=reason, nargs="?", help=argparse.SUPPRESS)
-    return made
-
-
-def help_of(field: Any) -> str:
-    """An option's help with its default."""
-    text = str(field.option.help)
-    default = default_of(field)
-    if field.name in NOT_YET:
-        text += " Not in this version."
-    elif default:
-        text += f" [{default}]"
-    return text.replace("%", "%%")
+            read[field.name] = value
+    return read
 
 
 def default_of(field: Any) -> str:
@@ -141,50 +124,3 @@ def size_text(size: int) -> str:
 def _fail(message: str) -> NoReturn:
     print(f"spvn: error: {message}", file=sys.stderr)
     sys.exit(2)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, and for a flag that does not exist the one that was meant."""
-        unknown = "unrecognized arguments: "
-        if message.startswith(unknown):
-            first = message[len(unknown) :].split()[0]
-            if first.startswith("-"):
-                flags = [flag for flag in self._option_string_actions if flag not in REFUSED_FLAGS]
-                close = difflib.get_close_matches(first.partition("=")[0], flags, n=1)
-                hint = f" Did you mean {close[0]}?" if close else ""
-                _fail(f"there is no option {first.partition('=')[0]}.{hint} `spvn --help` has the list.")
-            _fail(f"{first!r} is too much: one APP is served.")
-        _fail(message.removeprefix("argument "))
-
-
-class _HelpFormatter(argparse.HelpFormatter):
-    def __init__(self, prog: str) -> None:
-        width = min(shutil.get_terminal_size().columns, 100) - 2
-        super().__init__(prog, max_help_position=26, width=max(width, 40))
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        """ "--access-log, --no-access-log" takes less room as "--[no-]access-log"."""
-        if isinstance(action, argparse.BooleanOptionalAction):
-            return "--[no-]" + action.option_strings[0][2:]
-        return super()._format_action_invocation(action)
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> NoReturn:
-        print(
-            f"Running spvn {__version__} with {platform.python_implementation()} {platform.python_version()} "
-            f"on {platform.system()}"
-        )
-        sys.exit(0)
-
-
-class _Refuse(argparse.Action):
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> NoReturn:
-        raise ConfigError(str(option_string), str(self.const))

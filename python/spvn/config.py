@@ -13,8 +13,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from configparser import RawConfigParser
-from typing import IO, Any, Union
+from typing import IO, TYPE_CHECKING, Any, Union
 
 from spvn._options import (
     Option,
@@ -32,6 +31,9 @@ from spvn._version import __version__
 from spvn.errors import ConfigError
 from spvn.logging import LOG_LEVELS, default_logging
 
+if TYPE_CHECKING:
+    from configparser import RawConfigParser
+
 APP = "Application"
 ADDRESS = "Address"
 PROCESS = "Processes and reloading"
@@ -47,7 +49,7 @@ HEALTH_PATHS = ("/health", "/healthz", "/livez", "/readyz")
 
 GROUPS = (APP, ADDRESS, HTTP, PROXY, LIMITS, TIMEOUTS, LOGGING, PROCESS, WEBSOCKET)
 
-LogConfig = Union[dict[str, Any], str, "os.PathLike[str]", RawConfigParser, IO[Any], None]
+LogConfig = Union[dict[str, Any], str, "os.PathLike[str]", "RawConfigParser", IO[Any], None]
 
 
 def _flag(default: bool, group: str, help: str, **description: Any) -> Any:
@@ -127,6 +129,14 @@ class Config:
     )
     root_path: str = option(
         "", APP, "The ASGI root_path: the path under which the app is mounted.", metavar="PATH", core=True
+    )
+    gc_threshold: int = _count(
+        10_000,
+        APP,
+        "New objects after which Python's collector looks at the youngest (gc.set_threshold); what the app has built "
+        "by the end of its start-up is left out (gc.freeze). 0 leaves the collector alone, and so does a server inside "
+        "another program.",
+        minimum=0,
     )
     reset_contextvars: bool = _flag(False, APP, "Run each call in a fresh contextvars.Context.")
 
@@ -221,7 +231,7 @@ class Config:
     limit_connections: int | None = _count(
         None,
         LIMITS,
-        "Most connections at one time; above it the longest idle ones are closed.",
+        "Most connections at one time; for a new one the longest idle is closed, or it waits until one is idle.",
         none="from the limit on open files",
         core=True,
     )
@@ -256,7 +266,7 @@ class Config:
         core=True,
     )
     limit_buffered_bodies: int | None = _size(
-        32 << 20,
+        24 << 20,
         LIMITS,
         "Most bytes of all request bodies that the app has not received; above it spvn reads less from each client.",
         none="off",
@@ -484,7 +494,7 @@ class Config:
     timeout_ws_send: float = _seconds(
         20.0,
         WEBSOCKET,
-        "A client that takes nothing of what is sent to it for this long is cut; see also --timeout-write.",
+        "A WebSocket client that takes nothing of what is sent for this long is cut; see also --timeout-write.",
         minimum=0.001,
         core=True,
     )

@@ -8,8 +8,6 @@ through here.
 from __future__ import annotations
 
 import json
-import platform
-import sysconfig
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -42,6 +40,8 @@ class LinkDescriptors(NamedTuple):
     bell: int
     loop_bells: tuple[int, ...]
     death: int
+    address: int = 0
+    """Where the core has mapped memfd, for a worker in its own process that asked for it; it has to attach there."""
 
     def all(self) -> list[int]:
         """Every descriptor that is there."""
@@ -93,7 +93,7 @@ class Core:
         return Started(int(answer["server"]), addresses, int(answer["events_fd"]))
 
     def add_worker(self, server: int, options: Mapping[str, Any]) -> LinkDescriptors:
-        """Make a link for one more worker."""
+        """Make a link for one more worker; {"shared": True} for one in this process: one mapping for both."""
         answer = json.loads(self._functions.AddWorker(server, json.dumps(options)))
         return LinkDescriptors(
             int(answer["worker"]),
@@ -101,6 +101,7 @@ class Core:
             int(answer["bell"]),
             tuple(int(fd) for fd in answer["loop_bells"]),
             int(answer.get("death", -1)),
+            int(answer.get("address", 0)),
         )
 
     def watch_worker(self, server: int, worker: int, pid: int) -> None:
@@ -174,6 +175,9 @@ def load() -> Core:
 
 
 def _is_musl() -> bool:
+    import platform  # neither is needed where the library can be loaded
+    import sysconfig
+
     host = str(sysconfig.get_config_var("HOST_GNU_TYPE") or "")
     return "musl" in host or platform.libc_ver()[0] == "musl"
 

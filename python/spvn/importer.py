@@ -3,25 +3,26 @@
 Rules: an error in the text that the user gave is an AppError, one sentence that names what
 was found instead. An error raised by the user's own code is an AppImportError that carries
 its traceback, without our frames. Nothing here is imported by the app's name alone: the
-search for what else might have been meant only lists files and attributes.
+search for what else might have been meant only lists files and attributes. What only an error
+needs (difflib, pathlib) is imported where it is used: a process that serves does without.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import importlib.util
 import inspect
 import os
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spvn._types import ASGIApp
 from spvn.errors import AppError, AppImportError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _EXAMPLE = "an ASGI app is a callable such as `async def app(scope, receive, send)`"
 
@@ -114,6 +115,8 @@ def _import(module_name: str) -> ModuleType:
 
 
 def _exists(module_name: str) -> bool:
+    import importlib.util
+
     try:
         return importlib.util.find_spec(module_name) is not None
     except (ImportError, ValueError, AttributeError):
@@ -184,6 +187,8 @@ def _candidates(app: ASGIApp | str) -> str:
 
 
 def _no_attribute(module: ModuleType, owner: Any, walked: str, name: str) -> str:
+    import difflib
+
     where = f"module {module.__name__!r} ({_file_of(module)})" if owner is module else walked
     text = f"{where} has no attribute {name!r}."
     looks = _looks_like_apps(module) if owner is module else []
@@ -203,6 +208,9 @@ def _no_attribute(module: ModuleType, owner: Any, walked: str, name: str) -> str
 
 
 def _no_module(module_name: str, missing: str) -> str:
+    import difflib
+    from pathlib import Path
+
     text = f"there is no module {module_name!r}"
     if missing != module_name:
         text += f" (nor {missing!r})"
@@ -255,6 +263,8 @@ def _elsewhere(here: Path, missing: str) -> Path | None:
 
 
 def _about_file(text: str, module_name: str, path: str) -> str:
+    from pathlib import Path
+
     file = Path(module_name if module_name.endswith(".py") else module_name + ".py")
     attribute = path or "app"
     advice = f"spvn {file.stem}:{attribute}"

@@ -10,14 +10,15 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import logging.config
 import os
 import sys
 from collections.abc import Callable
-from configparser import RawConfigParser
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from spvn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from configparser import RawConfigParser
 
 TRACE = 5
 
@@ -55,6 +56,8 @@ LOGGING_CONFIG: dict[str, Any] = {
         "spvn.access": {"handlers": ["access"], "level": "INFO", "propagate": False},
     },
 }
+
+_BUILT_IN = copy.deepcopy(LOGGING_CONFIG)  # LOGGING_CONFIG may be changed, as people do with uvicorn's
 
 _COLORS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36, "bright_red": 91, "bright_white": 97}
 _LEVEL_COLORS = {
@@ -182,22 +185,48 @@ def configure_logging(
 def _apply(log_config: Any, use_colors: bool | None) -> None:
     if isinstance(log_config, os.PathLike):
         log_config = os.fspath(log_config)
+    if log_config == _BUILT_IN:
+        _apply_built_in(use_colors)
+        return
+    from logging import config as logging_config  # half a megabyte with what it imports
+
     if isinstance(log_config, dict):
         if use_colors is not None:
             log_config = copy.deepcopy(log_config)
             for formatter in log_config.get("formatters", {}).values():
                 if "use_colors" in formatter:
                     formatter["use_colors"] = use_colors
-        logging.config.dictConfig(log_config)
+        logging_config.dictConfig(log_config)
     elif isinstance(log_config, str) and log_config.endswith((".json", ".yaml", ".yml")):
         load = json.load if log_config.endswith(".json") else _yaml_loader()
         with open(log_config, encoding="utf-8") as file:
-            logging.config.dictConfig(load(file))
+            logging_config.dictConfig(load(file))
     else:
         if isinstance(log_config, str) and not os.path.exists(log_config):
             # fileConfig reads a missing file as an empty one and fails without its name.
             raise ConfigError("--log-config", f"{log_config}: no such file")
-        logging.config.fileConfig(log_config, disable_existing_loggers=False)
+        logging_config.fileConfig(log_config, disable_existing_loggers=False)
+
+
+def _apply_built_in(use_colors: bool | None) -> None:
+    """What dictConfig makes of the built-in configuration; handlers of other loggers are left alone."""
+    formats = {name: settings["fmt"] for name, settings in _BUILT_IN["formatters"].items()}
+    formatters = {
+        "default": DefaultFormatter(formats["default"], use_colors=use_colors),
+        "access": AccessFormatter(formats["access"], use_colors=use_colors),
+    }
+    streams = {"default": sys.stderr, "access": sys.stdout}
+    for name, settings in _BUILT_IN["loggers"].items():
+        configured = logging.getLogger(name)
+        configured.setLevel(settings["level"])
+        configured.propagate = settings.get("propagate", configured.propagate)
+        for handler in configured.handlers[:]:
+            configured.removeHandler(handler)
+        for kind in settings.get("handlers", ()):
+            handler = logging.StreamHandler(streams[kind])
+            handler.setFormatter(formatters[kind])
+            handler.set_name(kind)
+            configured.addHandler(handler)
 
 
 def _yaml_loader() -> Callable[[Any], Any]:

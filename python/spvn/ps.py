@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 _TIMEOUT_SECONDS = 6.0
+_FOREIGN = "what listens there is not spvn's control socket"
 
 
 class PsError(Exception):
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "which server? give the path that it has as --control-socket: spvn ps PATH "
                 "(a server without one cannot be asked)"
             )
-        print(_answer(path, options))
+        print(_answer(path, options), flush=True)
     except PsError as exc:
         print(f"spvn ps: {exc}", file=sys.stderr)
         sys.exit(1)
@@ -56,11 +57,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _answer(path: str, options: argparse.Namespace) -> str:
-    if options.stack is not None:
-        text = ask(path, f"/stack?worker={options.stack}")
-        return text if options.json else str(json.loads(text)["stack"]).rstrip()
-    text = ask(path, "/ps")
-    return text if options.json else table(json.loads(text))
+    text = ask(path, "/ps" if options.stack is None else f"/stack?worker={options.stack}")
+    try:
+        report = json.loads(text)
+        plain = table(report) if options.stack is None else str(report["stack"]).rstrip()
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise PsError(f"{path}: {_FOREIGN}") from None
+    return text if options.json else plain
 
 
 def ask(path: str, target: str) -> str:
@@ -79,7 +82,7 @@ def ask(path: str, target: str) -> str:
     head, _, body = b"".join(parts).decode("utf-8", "replace").partition("\r\n\r\n")
     status = head.split(" ")[1:2]
     if status != ["200"]:
-        raise PsError(body.strip() or f"{path}: what listens there is not spvn's control socket")
+        raise PsError(body.strip() or f"{path}: {_FOREIGN}")
     return body.rstrip("\n")
 
 

@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import signal
+import threading
 from typing import Any
 
-from spvn import _app, _signals, loops
+from spvn import _app, _collector, _signals, loops
 from spvn._host import DRAIN_SLACK_SECONDS, FOREVER_SECONDS, Host, Interrupted, info
 from spvn.config import Config
 from spvn.errors import SpvnError
@@ -41,11 +41,13 @@ class Server(Host):
         super().__init__(config)
         self._app: tuple[_app.Served, str] | None = None
         self._broken: str | None = None
+        self._only = False  # the process does nothing but serve
 
     def _loop_factory(self) -> loops.LoopFactory:
         return loops.loop_factory(self.config.loop)
 
     def _prepare(self) -> None:
+        self._only = threading.current_thread() is threading.main_thread()
         self._load()
 
     def _signals(self) -> tuple[int, ...]:
@@ -86,29 +88,32 @@ class Server(Host):
         assert self._core is not None and self._server is not None
         return Worker(
             app,
-            self._core.add_worker(self._server.server, {}),
+            self._core.add_worker(self._server.server, {"shared": True}),
             lifespan=self.config.lifespan,
             asgi_version=asgi_version,
             root_path=self.config.root_path,
             reset_contextvars=self.config.reset_contextvars,
             alone=True,
+            on_control=self._on_control,
         )
 
     async def _work(self, worker: Worker) -> None:
         try:
             await self._unless_forced(worker.start())
             await self._until("ready")
-            self._announce()
-            await self._until_exit()
+            with _collector.settled(self.config.gc_threshold if self._only else 0):
+                self._announce()
+                await self._until_exit()
             if self._broken is not None:
-                # The core takes no more from this worker, and there is no other in this process.
-                raise SpvnError(f"the app's process broke the link to the core ({self._broken}); stopping")
+                raise Interrupted
             await self._drain(worker)
             await self._unless_forced(worker.stop())
         except Interrupted:
             worker.abort()
             # One turn of the loop, so that the cancelled tasks run their `finally` blocks.
             await asyncio.sleep(0)
+        if self._broken is not None:
+            raise SpvnError(f"the app's process broke the link to the core ({self._broken}); stopping")
 
     async def _drain(self, worker: Worker) -> None:
         assert self._loop is not None
@@ -133,6 +138,8 @@ class Server(Host):
     async def _until_exit(self) -> None:
         limit = self.config.limit_max_requests
         if limit is not None:
+            import random  # with hashlib behind it on older Pythons
+
             limit += random.randint(0, self.config.limit_max_requests_jitter)
         while not self._should_exit:
             if limit is None:
@@ -146,5 +153,13 @@ class Server(Host):
 
     def _on_event(self, name: str, event: dict[str, Any]) -> None:
         if name == "worker-corrupt":
-            self._broken = str(event.get("message", ""))
-            self._should_exit = True
+            self._break(str(event.get("message", "")))
+
+    def _on_control(self, name: str) -> None:
+        if name == "corrupt":
+            self._break("the worker found what the core did not write")
+
+    def _break(self, why: str) -> None:
+        """The link is of no use any more, and there is no other worker in this process."""
+        self._broken = self._broken or why
+        self.force_exit = True  # whatever is waited for will not come

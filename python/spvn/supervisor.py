@@ -332,6 +332,8 @@ class Supervisor(Host):
             logger.info("Worker %d [%d] got SIGTERM: replacing it", worker.id, worker.pid)
             worker.retire = worker.retire or "SIGTERM"
             self._look()
+        elif message.get("event") == "corrupt":
+            worker.kill("because it found its link to the core broken")
         elif message.get("event") == "failed":
             worker.failure = message
 

@@ -45,8 +45,8 @@ def _link_type() -> type[Link]:
 class Worker:
     """One event loop at the end of one link.
 
-    `on_control` gets "drain" and "stop" when the core sends these records. `alone` says that the server has no other
-    worker.
+    `on_control` gets "drain" and "stop" when the core sends these records, and "corrupt" when the link is found broken:
+    the worker is of no use from then on. `alone` says that the server has no other worker.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Worker:
                 on_control=on_control,
                 on_timer=self._scheduler.due,
                 alone=alone,
+                address=descriptors.address,
             )
         except BaseException:
             self._scheduler.close()

@@ -65,6 +65,7 @@ class Threads:
         self._errors = Errors()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._short = False  # of threads, and it was said
         self.pool: Pool = Pool(self._environ(app, root_path), _input, app.threads)
 
     def _environ(self, app: App, root_path: str) -> Environ:
@@ -86,8 +87,17 @@ class Threads:
         with self._lock:
             if len(self._threads) < self._limit:
                 thread = threading.Thread(target=self._work, name=f"spvn-wsgi-{len(self._threads) + 1}", daemon=True)
-                self._threads.append(thread)
                 thread.start()
+                self._threads.append(thread)
+
+    def _start_another(self) -> None:
+        """As start(), in a thread that has a call in hand. Where no more can be had, those that there are go on."""
+        try:
+            self.start()
+        except RuntimeError as exc:
+            if not self._short:
+                self._short = True
+                logger.error("A thread could not be started (%s): %d run the app", exc, len(self._threads))
 
     def close(self) -> None:
         """Let the threads end. One that is still in the app is left behind."""
@@ -108,7 +118,7 @@ class Threads:
             if call is None:
                 return
             if len(self._threads) < self._limit and pool.idle == 0:
-                self.start()
+                self._start_another()
             context.copy().run(run, *call)
             call = None  # a thread that waits keeps nothing alive
 

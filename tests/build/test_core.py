@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +33,16 @@ def test_importing_spvn_does_not_load_it():
 def test_the_first_function_loads_it():
     out = run("import spvn._core as c; c.Version(); print('_core.cpython' in open('/proc/self/maps').read())")
     assert out == "True\n"
+
+
+def test_it_has_no_second_http_and_no_tls():
+    # All of a package's initialisation is linked in with it, used or not, and resident in every process that serves.
+    go = shutil.which("go", path=f"{os.environ.get('PATH', '')}{os.pathsep}{Path(sys.executable).parent}")
+    if go is None:
+        pytest.skip("there is no go on PATH: type `make test`, which brings one")
+    command = [go, "list", "-tags=python", "-deps", "./gosrc/core"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    assert not {"net/http", "crypto/tls", "crypto/sha1", "regexp", "text/template"} & set(done.stdout.split())
 
 
 def test_every_function_of_the_control_plane_is_there():

@@ -11,8 +11,11 @@ import urllib.request
 from typing import Any, Callable
 
 import pytest
+from support.process import Served
+from support.wire import until
 
 from spvn import _timers, core, schedule, testing
+from spvn._threads import DaemonThreads
 
 pytest.importorskip("spvn._asgi")
 try:
@@ -247,3 +250,31 @@ def test_first_and_jitter() -> None:
     assert [item[0] for item in did].count("first") == 1
     assert all(late > -0.001 for _, late in did)
     assert max(late for _, late in did) > 0.003
+
+
+def test_a_thread_that_never_ends_does_not_keep_the_process() -> None:
+    served = Served("--timeout-graceful-shutdown", "0.1", "--lifespan", "off", app="schedule.stuck:app")
+    try:
+        served.err.wait("stuck")
+        served.process.terminate()
+        assert served.process.wait(10) == 0
+    finally:
+        served.kill()
+
+
+def test_threads_of_timers() -> None:
+    """They are as many as are needed, and what a thread raises is the caller's."""
+    pool = DaemonThreads(3, "spvn-test")
+    assert {pool.submit(threading.current_thread).result(10).name for _ in range(20)} <= {"spvn-test-1", "spvn-test-2"}
+    go = threading.Event()
+    waiting = [pool.submit(go.wait, 10) for _ in range(5)]
+    assert until(lambda: sum(future.running() for future in waiting) == 3)
+    waiting[4].cancel()
+    go.set()
+    assert [future.result(10) for future in waiting[:4]] == [True] * 4
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(divmod, 1, 0).result(10)
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        pool.submit(print)
+    assert until(lambda: not [t for t in threading.enumerate() if t.name.startswith("spvn-test")])

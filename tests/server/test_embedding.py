@@ -48,6 +48,22 @@ def test_inside_a_running_loop():
     asyncio.run(main())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_one_mapping_of_the_link():
+    """Both of its sides are in this process: one mapping serves them, and it goes with the later of the two."""
+
+    def mappings():
+        with open("/proc/self/maps", encoding="utf-8") as maps:
+            return sum("memfd:spvn-link" in line for line in maps)
+
+    before = mappings()
+    for _ in range(3):
+        with testing.serve(app) as server:
+            assert httpx.get(server.url).text == "hello"
+            assert mappings() == before + 1
+        assert until(lambda: mappings() == before)
+
+
 def test_two_servers_on_one_loop():
     async def main():
         servers = [spvn.Server(spvn.Config(app, port=0, log_config=None, access_log=False)) for _ in range(2)]

@@ -81,16 +81,15 @@ def test_in_the_middle_of_a_stream(patient, name, how):
         assert "send raised OSError" in patient.noted(name, "stopped")
 
 
-def test_before_its_call_has_begun(patient, name):
+def test_before_its_call_has_begun(patient):
     """The loop is blocked; the calls behind it are dropped without being run."""
     blocker, ours = patient.wire(), patient.wire()
     with blocker, ours:
         left = patient.count("calls.left")
-        blocker.get(f"/block?key={name}&seconds=0.6")
-        # Seen in the counters, since the app cannot say so.
-        assert until(lambda: patient.count("calls.in_flight") == 1)
+        patient.block(blocker, 1.5)
         begun = key()
         ours.get(f"/slow?key={begun}")
+        # Seen in the counters, since the app cannot say so.
         assert until(lambda: patient.count("calls.in_flight") == 2)
         ours.close()
         assert until(lambda: patient.count("calls.left") == left + 1)

@@ -201,12 +201,11 @@ def test_the_grace_is_bounded(serve, name):
             pass
 
 
-def test_signals_while_a_handler_blocks_the_loop(serve, name):
+def test_signals_while_a_handler_blocks_the_loop(serve):
     """Both are taken once it lets go."""
     server = serve()
     with server.wire() as wire:
-        wire.get(f"/block?seconds=0.6&key={name}")
-        assert until(lambda: server.count("calls.in_flight") == 1)
+        server.block(wire, 0.6)
         server.kick()
         assert wire.answer().body == b"blocked"
     server.end(None)

@@ -7,6 +7,7 @@ request's `key`; GET /notes?key=K&has=WORD answers once that word was noted.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -71,6 +72,11 @@ async def echo(r):
     body = await r.read()
     if body is not None:
         await r.answer(body)
+
+
+async def collector(r):
+    """How Python's garbage collector is set."""
+    await r.answer(json.dumps([list(gc.get_threshold()), gc.get_freeze_count()]).encode())
 
 
 async def scope(r):
@@ -193,8 +199,9 @@ async def slow(r):
 
 
 async def block(r):
-    """Blocks the loop."""
+    """Blocks the loop, and says so where it is heard meanwhile."""
     r.note("begun")
+    print(f"blocks {r.key}", flush=True)
     time.sleep(r.number("seconds"))
     await r.answer(b"blocked")
 
@@ -339,7 +346,8 @@ async def usage(r):
 
 
 PATHS = {
-    "/": root, "/echo": echo, "/scope": scope, "/notes": notes, "/say": say, "/status": status, "/parts": parts,
+    "/": root, "/collector": collector, "/echo": echo,
+    "/scope": scope, "/notes": notes, "/say": say, "/status": status, "/parts": parts,
     "/field": field, "/trailers": trailers, "/hints": hints, "/fail": fail, "/nothing": nothing, "/exit": leave,
     "/mistake": mistake, "/twice": twice, "/slow": slow, "/block": block, "/wait": wait, "/compute": compute,
     "/upload": upload, "/early": early, "/flood": flood, "/progress": progress, "/events": events,

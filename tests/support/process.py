@@ -151,6 +151,14 @@ class Served:
     def say(self, key: str, word: str) -> None:
         self.get(f"/say?key={key}&word={word.replace(' ', '%20')}")
 
+    def block(self, wire: Wire, seconds: float) -> Wire:
+        """Have a call block the app's loop, and return once it does: what is sent from now on is not begun before."""
+        name = key()
+        wire.get(f"/block?key={name}&seconds={seconds}")
+        assert self.out is not None
+        self.out.wait(f"blocks {name}")
+        return wire
+
     def stats(self) -> dict:
         """The counters, from the control socket."""
         with Wire(self.control) as wire:

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import time
+import weakref
 from typing import NamedTuple
 
 PATIENCE = 15.0
@@ -44,6 +45,9 @@ class Cut(Exception):
 class Wire:
     """One connection. Everything is read with a deadline; nothing is read ahead of what is asked for."""
 
+    every: weakref.WeakSet[Wire] = weakref.WeakSet()
+    """All there are, for who cleans up after a test that failed."""
+
     def __init__(self, address: tuple[str, int] | str, receive_buffer: int | None = None) -> None:
         if isinstance(address, str):
             family = socket.AF_UNIX
@@ -59,6 +63,7 @@ class Wire:
             self.socket.close()
             raise
         self.buffer = b""
+        self.every.add(self)
 
     def __enter__(self) -> Wire:
         return self

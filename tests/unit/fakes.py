@@ -102,8 +102,10 @@ class FakeLink:
         on_control: Callable[[str], None],
         on_timer: Callable[[int, int, float, bytes, bytes], None] | None = None,
         alone: bool = False,
+        address: int = 0,
     ) -> None:
-        self.app, self.root_path, self.state, self.on_error = app, root_path, state, on_error
+        self.app, self.root_path, self.state = app, root_path, state
+        self.on_error, self.on_control = on_error, on_control
         self.calls, self.bell = 0, bell
         self.log = self.functions.log
         self.functions.links.append(self)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from spvn import ConfigError, __version__, cli
+from spvn._parser import parser
 
 from .conftest import Spvn
 
@@ -25,6 +26,41 @@ def test_flags() -> None:
     assert config.headers == [("A", "b"), ("C", "d")]
     assert (config.bind, config.limit_body) == (["a:1", "b:2"], 1024)
     assert config.app_dir == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["a:b"],
+        ["--port", "1", "a:b", "--host=", "--factory", "--no-date-header", "--date-header", "--no-access-log"],
+        ["a:b", "--header", "A:b", "--header=C:d", "--bind", "x:1", "--limit-body=1K", "--app-dir", "a b"],
+        [],
+        [""],
+    ],
+)
+def test_what_is_read_without_argparse_is_what_argparse_reads(arguments: list[str]) -> None:
+    assert cli._read(arguments) == vars(parser().parse_args(arguments))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["a:b", "c:d"],
+        ["--no-factory"],
+        ["--factory=1"],
+        ["--port"],
+        ["--port", "-1"],
+        ["--"],
+        ["-h"],
+        ["--help"],
+        ["--version"],
+        ["--ssl-keyfile", "k"],
+        ["--no-port"],
+        ["--por", "1"],
+    ],
+)
+def test_what_takes_argparse_is_left_to_it(arguments: list[str]) -> None:
+    assert cli._read(arguments) is None
 
 
 def test_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -18,16 +18,16 @@ from spvn.envfile import load_env_file, parse
         ("A=\nB=''\n", {"A": "", "B": ""}),
         ("A= # nothing\n", {"A": ""}),
         ("A='x # y ${H}' # c\n", {"A": "x # y ${H}"}),
-        ('A="x\\ny\\t\\"z\\" ${H}"\n', {"A": 'x\ny\t"z" /root'}),
+        ('A="x\\ny\\t\\"z\\" ${H}"\n', {"A": 'x\ny\t"z" /srv'}),
         ("A='it\\'s'\n", {"A": "it's"}),
         ('A="one\ntwo"\nB=3', {"A": "one\ntwo", "B": "3"}),
-        ("A=${H}/x\nB=${A}y\nC=${NO:-d}${NO}\n", {"A": "/root/x", "B": "/root/xy", "C": "d"}),
+        ("A=${H}/x\nB=${A}y\nC=${NO:-d}${NO}\n", {"A": "/srv/x", "B": "/srv/xy", "C": "d"}),
         ("A=1\r\nB=2\r\n", {"A": "1", "B": "2"}),
         ("A=a=b c\n", {"A": "a=b c"}),
     ],
 )
 def test_parse(text: str, want: dict[str, str]) -> None:
-    assert parse(text, {"H": "/root"}) == want
+    assert parse(text, {"H": "/srv"}) == want
 
 
 @pytest.mark.parametrize(

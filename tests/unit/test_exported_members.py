@@ -28,3 +28,21 @@ def test_importing_spvn_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], env={"PYTHONPATH": PYTHON}, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_the_command_line_loads_nothing_that_serving_does_without() -> None:
+    # Half a megabyte here and there is what makes one worker larger than its neighbour's.
+    code = (
+        "import sys, asyncio; before = set(sys.modules);"
+        "from spvn import cli, logging, _app;"
+        "config = cli.parse(['builtins:print', '--port', '0', '--bind=a:1', '--interface', 'asgi3']);"
+        "logging.configure_logging(config.log_config, config.log_level, config.use_colors);"
+        "_app.prepare(config);"
+        "heavy = {'argparse', 'difflib', 'logging.config', 'configparser', 'pathlib', 'pickle', 'platform', 'random',"
+        " 'shutil', 'sysconfig', 'importlib.util', 'multiprocessing', 'tempfile'};"
+        "print(sorted((set(sys.modules) - before) & heavy))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": PYTHON}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

@@ -74,6 +74,35 @@ def test_the_built_in_configuration() -> None:
     assert logging.getLogger("spvn.error").getEffectiveLevel() == logging.INFO
 
 
+def _effect() -> list[Any]:
+    found: list[Any] = []
+    for name in ("spvn", "spvn.error", "spvn.access"):
+        configured = logging.getLogger(name)
+        found.append((name, configured.level, configured.propagate))
+        for handler in configured.handlers:
+            assert isinstance(handler, logging.StreamHandler)
+            formatter = handler.formatter
+            assert isinstance(formatter, (DefaultFormatter, AccessFormatter))
+            found.append((type(handler), handler.name, handler.stream, handler.level))
+            found.append((type(formatter), formatter._fmt, formatter.datefmt, formatter.use_colors))
+    return found
+
+
+@pytest.mark.parametrize("use_colors", [None, True, False])
+def test_the_built_in_configuration_is_what_dict_config_makes_of_it(use_colors: bool | None) -> None:
+    # One more key, so that it is not the built-in one any more.
+    configure_logging({**default_logging(), "root": {}}, None, use_colors)
+    expected = _effect()
+    configure_logging(default_logging(), None, use_colors)
+    assert _effect() == expected
+
+
+def test_a_changed_built_in_configuration_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOGGING_CONFIG["loggers"], "spvn.error", {"level": "ERROR"})
+    configure_logging(default_logging(), None, None)
+    assert logging.getLogger("spvn.error").level == logging.ERROR
+
+
 def test_it_is_a_copy() -> None:
     default_logging()["formatters"].clear()
     assert LOGGING_CONFIG["formatters"]

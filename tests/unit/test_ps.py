@@ -81,9 +81,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == "there\n"
 
 
-def test_no_socket_and_another_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "answer", [b"220 mail.example ESMTP\r\n", b"HTTP/1.1 200 OK\r\n\r\nhello", b'HTTP/1.1 200 OK\r\n\r\n{"a": 1}']
+)
+def test_no_socket_and_another_one(answer: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "socket"
-    answering(path, b"220 mail.example ESMTP\r\n")
+    answering(path, answer)
     for arguments, message in (([], "which server?"), ([str(path)], "is not spvn's control socket")):
         with pytest.raises(SystemExit) as ended:
             ps.main(arguments)

@@ -232,6 +232,28 @@ def test_the_cores_log_and_a_broken_worker(functions: fakes.FakeFunctions, caplo
     assert functions.log[-2:] == ["stop", "link.detach"]
 
 
+@pytest.mark.parametrize("when", ["while it serves", "while it drains"])
+def test_a_link_that_the_worker_finds_broken(functions: fakes.FakeFunctions, when: str) -> None:
+    server = Server(config(timeout_graceful_shutdown=None))
+    functions.hold_drain = True
+
+    async def find() -> None:
+        functions.links[0].on_control("corrupt")
+
+    def act() -> None:
+        assert server._loop is not None
+        if when == "while it drains":
+            functions.on_drain = lambda: asyncio.ensure_future(find())
+            server.should_exit = True
+        else:
+            asyncio.run_coroutine_threadsafe(find(), server._loop)
+
+    when_started(server, act)
+    with pytest.raises(SpvnError, match="broke the link"):
+        server.run()
+    assert functions.log[-2:] == ["stop", "link.detach"]
+
+
 def test_limit_max_requests(functions: fakes.FakeFunctions) -> None:
     server = Server(config(limit_max_requests=5))
     functions.arrived = 4

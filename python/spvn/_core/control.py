@@ -20,7 +20,8 @@ def AddWorker(server: int, options: str) -> str:
     """AddWorker makes a link for one more worker: "worker" is its number; "memfd", "bell" and
     "loop_bells" are the link's descriptors, and "death" is the read end of a pipe that
     ends with this process; all are the caller's to close. The worker gets calls once it has
-    written READY.
+    written READY. With "shared" true of options the worker is in this process and uses the
+    core's own mapping of the memory, at "address"; whoever asks for it has to attach there.
     """
     return _core.control_AddWorker(server, options)
 
