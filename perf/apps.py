@@ -147,7 +147,7 @@ async def websocket_broadcast(scope, receive, send):
 
 
 async def faults(scope, receive, send):
-    """For the fault works: /wait 20 ms; /burn, /late (after an await), /block hold the loop 5 ms, 5 ms, 2 s; /pid."""
+    """For the fault works: /wait 20 ms; /burn, /late, /later, /mixed, /block hold the loop, before or after an await; /pid."""
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
     path = scope["path"]
@@ -161,6 +161,11 @@ async def faults(scope, receive, send):
     elif path == "/late":
         await asyncio.sleep(0.001)
         burn(0.005)
+    elif path == "/later" or path == "/mixed":
+        faults.wait = not faults.wait
+        if path == "/later" or faults.wait:
+            await asyncio.sleep(0.1)
+        burn(0.005)
     elif path == "/pid":
         import os
 
@@ -168,6 +173,9 @@ async def faults(scope, receive, send):
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+faults.wait = False  # the last call of /mixed waited
 
 
 def burn(seconds):

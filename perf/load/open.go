@@ -50,7 +50,8 @@ func runOpen(args []string) (any, error) {
 		late = append(late, sent.Sub(start)-due)
 		wg.Go(func() {
 			code, stage, err := p.call(sent.Add(t.timeout))
-			took := time.Since(sent)
+			end := time.Now()
+			took := end.Sub(sent)
 			mu.Lock()
 			defer mu.Unlock()
 			point := report.Series.at(due)
@@ -61,6 +62,9 @@ func runOpen(args []string) (any, error) {
 			}
 			report.answered(code, took)
 			point.answered(code, took)
+			if code == 200 {
+				report.Series.came(end.Sub(start))
+			}
 		})
 	}
 	wg.Wait()

@@ -10,6 +10,7 @@ type point struct {
 	Second float64 `json:"second"`
 	Calls  int     `json:"calls"`
 	Lost   int     `json:"lost"` // anything but a 200
+	Good   int     `json:"good"` // 200s whose last byte came in this slice, whenever they were due (open only)
 	P50    float64 `json:"p50"`
 	P99    float64 `json:"p99"`
 	Max    float64 `json:"max"`
@@ -29,6 +30,13 @@ func (s series) at(due time.Duration) *point {
 	p := &s[min(int(due/slice), len(s)-1)]
 	p.Calls++
 	return p
+}
+
+// came notes a 200 that was whole so long after the start; one that came behind the run is in no slice.
+func (s series) came(after time.Duration) {
+	if i := int(after / slice); i < len(s) {
+		s[i].Good++
+	}
 }
 
 func (p *point) answered(code int, took time.Duration) {

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import environment, machine, plots, report, runner, works
+from . import claims, environment, machine, plots, publish, report, runner, works
 from .context import Context
 from .errors import PerfError
 from .servers import HERE, SERVERS, Launch
@@ -45,17 +46,28 @@ def parser() -> argparse.ArgumentParser:
         help="own processors for the client (auto: from 4 on)",
     )
     p.add_argument(
-        "--output", type=Path, metavar="PATH", help="results without suffix (default: perf/results/quick or .../full)"
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="results without suffix (default: perf/results/quick or .../full; for a part of either perf/out/part)",
     )
     p.add_argument(
         "--env", type=Path, default=HERE / ".env", help="the servers' virtual environment (default: perf/.env)"
     )
     p.add_argument("--python", help="interpreter for that environment (default: Python 3.13 where there is one)")
+    p.add_argument(
+        "--merge",
+        action="store_true",
+        help="keep what the results have of earlier runs, except the rows that are measured again",
+    )
     p.add_argument("--list", action="store_true", help="list servers and works, and stop")
     p.add_argument("--plan", action="store_true", help="print the rows in order and about how long they take, and stop")
     p.add_argument("--check", action="store_true", help="only start every server once with its flags and ask one call")
     p.add_argument(
         "--render", type=Path, metavar="JSON", help="render the report and plots of earlier results again, and stop"
+    )
+    p.add_argument(
+        "--publish", type=Path, metavar="JSON", help="the same, and the parts of README.md and docs/ made from results"
     )
     return p
 
@@ -94,8 +106,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def command(options: argparse.Namespace) -> int:
     if options.list:
         return show_list()
-    if options.render:
-        return render(json.loads(options.render.read_text()), options.render)
+    if options.render or options.publish:
+        source = options.render or options.publish
+        results = json.loads(source.read_text())
+        print(f"report: {render(results, source)}", file=sys.stderr)
+        for page in publish.publish(results, source.resolve()) if options.publish else ():
+            print(f"written again: {page}", file=sys.stderr)
+        return 0
     chosen, selected = choose(options)
     rows = list(runner.plan(selected, options.rounds, chosen))
     if not rows:
@@ -107,7 +124,7 @@ def command(options: argparse.Namespace) -> int:
         print(f"{len(rows)} rows, about {about / 60:.0f} minutes")
         return 0
     name = "quick" if options.quick else "full"
-    output = (options.output or HERE / "results" / name).with_suffix(".json")
+    output = (options.output or default_output(options, name)).with_suffix(".json")
     limit = machine.raise_descriptor_limit()
     largest = max(cell.connections for cell, _, _ in rows)
     if largest + 200 > limit:
@@ -119,13 +136,37 @@ def command(options: argparse.Namespace) -> int:
     where = environment.prepare(options.env.resolve(), options.python, with_spvn="spvn" in needed)
     context = make_context(options, where)
     results = describe(options, name, where, needed, context)
+    keep = keeper(results, output, merge=options.merge)
     print(f"{len(rows)} rows, about {about / 60:.0f} minutes; results go to {output}", file=sys.stderr, flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server that is being measured is stopped first
     try:
-        runner.run(context, rows, results, output)
+        runner.run(context, rows, results, keep)
     finally:
         if results["rows"]:
-            render(results, output)
+            keep(True)
+            print(f"report: {output.with_suffix('.md')}", file=sys.stderr)
     return 0
+
+
+def default_output(options: argparse.Namespace, name: str) -> Path:
+    """Where results go unless told: those of a whole run are kept, and nothing less takes their place unasked."""
+    part = options.check or options.works or options.servers or options.connections
+    return HERE / "out" / "part" if part and not options.merge else HERE / "results" / name
+
+
+def keeper(results: dict[str, Any], output: Path, *, merge: bool) -> Callable[[bool], None]:
+    """What writes the results, alone or in the place of those rows of earlier ones that were measured again."""
+    earlier = json.loads(output.read_text()) if merge and output.exists() else None
+    if earlier is not None and "runs" not in earlier:
+        raise PerfError(f"{output} is of an older harness: nothing can be merged into it")
+
+    def keep(with_report: bool) -> None:
+        whole = runner.merge(earlier, results) if earlier else results
+        runner.save(whole, output)
+        if with_report:
+            render(whole, output)
+
+    return keep
 
 
 def choose(options: argparse.Namespace) -> tuple[set[str], list[works.Work]]:
@@ -136,7 +177,7 @@ def choose(options: argparse.Namespace) -> tuple[set[str], list[works.Work]]:
         raise PerfError(
             f"no such server: {', '.join(sorted(chosen - everything))}; there are {', '.join(sorted(everything))}"
         )
-    selected = [works.STARTS] if options.check else works.quick() if options.quick else list(works.WORKS)
+    selected = [works.STARTS] if options.check else works.quick() if options.quick else works.full()
     if options.works:
         unknown = set(options.works) - set(works.BY_NAME)
         if unknown:
@@ -171,21 +212,25 @@ def describe(
 ) -> dict[str, Any]:
     """Everything about the run that is not a row."""
     example = Launch(Path(""), "APP", 8000, 1, options.backlog)
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    revision = environment.revision()
+    settings = {
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "warmup": options.warmup,
+        "backlog": options.backlog,
+        "wrk_threads": options.wrk_threads,
+        "server_cpus": context.server_cpus,
+        "load_cpus": context.load_cpus,
+    }
     return {
         "name": name,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "started": started,
         "machine": machine.describe(),
         "versions": environment.versions(where),
-        "revision": environment.revision(),
-        "settings": {
-            "rounds": options.rounds,
-            "seconds": options.seconds,
-            "warmup": options.warmup,
-            "backlog": options.backlog,
-            "wrk_threads": options.wrk_threads,
-            "server_cpus": context.server_cpus,
-            "load_cpus": context.load_cpus,
-        },
+        "revision": revision,
+        "settings": settings,
+        "runs": {started: {"revision": revision, "rounds": options.rounds, "seconds": options.seconds}},
         "commands": {
             server.name: " ".join(server.command(example))
             .replace(f"{HERE}{os.sep}", "")
@@ -198,14 +243,16 @@ def describe(
     }
 
 
-def render(results: dict[str, Any], output: Path) -> int:
+def render(results: dict[str, Any], output: Path) -> Path:
     """Writes the report and the plots beside the results."""
     folder = output.parent
     charts = plots.write(summarize(results), folder / output.stem)
     page = output.with_suffix(".md")
     page.write_text(report.render(results, charts, folder))
-    print(f"report: {page}", file=sys.stderr)
-    return 0
+    again = claims.render(results)
+    if again:
+        output.with_name(f"{output.stem}-claims-2023.md").write_text(again)
+    return page
 
 
 def show_list() -> int:

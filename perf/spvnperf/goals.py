@@ -60,10 +60,78 @@ GOALS = (
         for rival in ("uvicorn", "granian")
     ),
     Goal("18,000 connections at once: p99 no worse than peregrine's", "burst", 18000, P99, "peregrine", 1.0),
+    Goal("resident memory while serving hello at 64 below uvicorn's", "hello", 64, ("rss",), "uvicorn", 1.0),
     Goal("resident memory after start below uvicorn's", "startup", 1, ("rss",), "uvicorn", 1.0),
 )
 
+# Goals of ours alone.
 IDLE_BYTES = 1024
+FLAT = 1.25  # cost per call of hello at any number of connections, of the one at FLAT_AT
+FLAT_AT = 64
+
+
+@dataclass(frozen=True)
+class Flatness:
+    """Cost per call of hello at each number of connections, in microseconds."""
+
+    costs: dict[int, float]
+
+    def ratio(self, size: int) -> float:
+        return self.costs[size] / self.costs[FLAT_AT]
+
+    @property
+    def worst(self) -> int:
+        return max(self.costs, key=self.ratio)
+
+    @property
+    def met(self) -> bool:
+        return self.ratio(self.worst) <= FLAT
+
+
+def flatness(entries: list[Entry], server: str = US) -> Flatness | None:
+    """None when there is nothing to compare: FLAT_AT and two sizes more are wanted."""
+    found = {
+        entry.size: cost
+        for entry in entries
+        if (entry.work, entry.server) == ("hello", server) and entry.clean and (cost := entry.get("cpu_us")) is not None
+    }
+    return Flatness(dict(sorted(found.items()))) if FLAT_AT in found and len(found) >= 3 else None
+
+
+# Under overload: goodput, the median of a light call on a priority path, how long after the load all is normal again.
+GOODPUT, LIGHT_US, RECOVERY_MS = 0.9, 50_000, 1000
+
+
+@dataclass(frozen=True)
+class Overload:
+    """The worst of spvn's rows under one pattern of burning."""
+
+    work: str
+    goodput: float
+    light_us: float
+    recovery_ms: float
+
+
+def overload(entries: list[Entry]) -> list[Overload]:
+    """Clients who gave up are what is measured, and no error here."""
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.kind == "overload" and entry.server == US and entry.measured:
+            found.setdefault(entry.work, []).append(entry)
+    return [
+        Overload(
+            work,
+            min(entry.get("goodput") or 0.0 for entry in rows),
+            max(light(entry) for entry in rows),
+            max(entry.get("recovery_ms") or 0.0 for entry in rows),
+        )
+        for work, rows in found.items()
+    ]
+
+
+def light(entry: Entry) -> float:
+    p50 = entry.get("light", "latency", "p50")
+    return float("inf") if p50 is None else p50
 
 
 def judge(entries: list[Entry]) -> list[Verdict]:

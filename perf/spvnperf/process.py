@@ -44,8 +44,10 @@ class Running:
 
 
 def tail(path: Path, lines: int) -> str:
+    """The end of a log, with paths from the checkout on: a report is no place for those of a machine."""
     try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+        text = path.read_text(errors="replace").replace(f"{HERE.parent}{os.sep}", "")
+        return "\n".join(text.splitlines()[-lines:])
     except OSError:
         return ""
 

@@ -16,7 +16,7 @@ def render(results: dict[str, Any], plots: list[Path], folder: Path) -> str:
     entries = summarize(results)
     links = {path.stem: path.relative_to(folder).as_posix() for path in plots}
     parts = [heading(results), goals_section(entries), *cell_sections(entries, results, links)]
-    parts += [scaling_section(entries, links), method_section(results)]
+    parts += [flat_section(entries, links), *scaling_sections(entries), method_section(results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -28,38 +28,71 @@ def heading(results: dict[str, Any]) -> str:
         else f"the client alone on {settings['load_cpus']}"
     )
     versions = ", ".join(f"{name} {version}" for name, version in sorted(results["versions"].items()))
-    return "\n".join(
-        [
-            f"# spvn beside its rivals ({results['name']})",
-            "",
-            f"{results['started'][:10]}; {machine['cpu']}, {machine['cores']} cores"
-            f"{' of a virtual machine' if machine['virtual'] else ''} ({shared}), {machine['memory_gb']} GB,"
-            f" {machine['system']}, Linux {machine['kernel']}.",
-            f"spvn at {results['revision'] or 'no commit'}; {versions}.",
-            "",
-            f"One worker unless the row says otherwise, backlog {settings['backlog']}, no access log, HTTP/1.1 in plain"
-            f" text; rounds: {settings['rounds']}, interleaved, of {settings['seconds']:g} s, medians; spread is"
-            " (max - min) / median."
-            " CPU is user and system time of the whole process tree for each call. A row with errors is not a record.",
-        ]
-    )
+    lines = [
+        f"# spvn beside its rivals ({results['name']})",
+        "",
+        f"{results['started'][:10]}; {machine['cpu']}, {machine['cores']} cores"
+        f"{' of a virtual machine' if machine['virtual'] else ''} ({shared}), {machine['memory_gb']} GB,"
+        f" {machine['system']}, Linux {machine['kernel']}.",
+        f"spvn at {results['revision'] or 'no commit'}; {versions}.",
+        "",
+        f"One worker unless the row says otherwise, backlog {settings['backlog']}, no access log, HTTP/1.1 in plain"
+        f" text; rounds: {settings['rounds']}, interleaved, of {settings['seconds']:g} s, medians; spread is"
+        " (max - min) / median."
+        " CPU is user and system time of the whole process tree for each call. A row with errors is not a record.",
+    ]
+    runs = results.get("runs", {})
+    if len(runs) > 1:
+        began = "; ".join(f"{when[:16]} at {run['revision']}" for when, run in sorted(runs.items()))
+        lines += ["", f"Of {len(runs)} runs ({began}): a table whose rows are not all of one run says so."]
+    return "\n".join(lines)
 
 
 def goals_section(entries: list[Entry]) -> str:
     verdicts = [v for v in goals.judge(entries) if v.ours is not None or v.met is not None]
     idle = next((e for e in entries if e.kind == "idle" and e.server == goals.US and e.measured), None)
-    if not verdicts and idle is None:
+    flat = goals.flatness(entries)
+    overload = goals.overload(entries)
+    if not verdicts and idle is None and flat is None and not overload:
         return ""
     lines = ["## What holds and what does not", "", "| goal | spvn | rival | ratio | |", "|---|---|---|---|---|"]
     for v in verdicts:
         state = {True: "holds", False: "**does not hold**", None: "rival not measured"}[v.met]
-        theirs = f"{number(v.theirs)} ({v.against})" if v.theirs is not None else ""
+        shown = size if v.goal.metric == ("rss",) else number
+        theirs = f"{shown(v.theirs)} ({v.against})" if v.theirs is not None else ""
         ratio = f"{v.ratio:.2f}" if v.ratio is not None else ""
-        lines.append(f"| {v.goal.text} | {number(v.ours)} | {theirs} | {ratio} | {state} |")
+        lines.append(f"| {v.goal.text} | {shown(v.ours)} | {theirs} | {ratio} | {state} |")
     if idle is not None:
         each = idle.get("bytes_per_connection") or 0.0
         state = "holds" if each <= goals.IDLE_BYTES and idle.clean else "**does not hold**"
         lines.append(f"| an idle connection at most {goals.IDLE_BYTES} bytes | {each:,.0f} | | | {state} |")
+    for worst in overload:
+        for text, value, met in (
+            (
+                f"goodput at least {goals.GOODPUT:.0%} of the capacity at any rate",
+                percent(worst.goodput),
+                worst.goodput >= goals.GOODPUT,
+            ),
+            (
+                f"median of a light call at most {duration(goals.LIGHT_US)}",
+                duration(worst.light_us),
+                worst.light_us <= goals.LIGHT_US,
+            ),
+            (
+                f"normal again {duration(goals.RECOVERY_MS * 1000)} after the load",
+                duration(worst.recovery_ms * 1000),
+                worst.recovery_ms <= goals.RECOVERY_MS,
+            ),
+        ):
+            lines.append(f"| {worst.work}: {text} | {value} | | | {'holds' if met else '**does not hold**'} |")
+    if flat is not None:
+        state = "holds" if flat.met else f"**does not hold** at {flat.worst:,}"
+        sizes = f"{min(flat.costs):,} to {max(flat.costs):,} connections"
+        lines.append(
+            f"| hello: CPU per call flat from {sizes}, at most {goals.FLAT:g} of that at {goals.FLAT_AT} |"
+            f" {number(flat.costs[flat.worst])} | {number(flat.costs[goals.FLAT_AT])} (itself at {goals.FLAT_AT}) |"
+            f" {flat.ratio(flat.worst):.2f} | {state} |"
+        )
     return "\n".join(lines)
 
 
@@ -108,37 +141,89 @@ def notes(cell: list[Entry], wrk_threads: int) -> list[str]:
         lines += ["", f"The client had no CPU left with {', '.join(full)}: their calls/s may be the client's limit."]
     if late:
         lines += ["", f"The client sent late (p99 over 1 ms) with {', '.join(late)}; lateness counts in the latency."]
+    runs: dict[str, list[str]] = {}
+    for entry in cell:
+        runs.setdefault(" and ".join(when[:16] for when in entry.runs()), []).append(entry.server)
+    if len(runs) > 1:
+        told = "; ".join(f"{', '.join(servers)}: {when}" for when, servers in runs.items())
+        lines += ["", f"Not of one run, so not interleaved ({told})."]
     for server, reason in failed:
         lines += ["", f"{server} failed in a round: {escape((reason or '').splitlines()[0][:200])}"]
     return lines
 
 
-def scaling_section(entries: list[Entry], links: dict[str, str]) -> str:
-    """What the per-thread CPU says about a machine with cores to spare."""
-    cell = [e for e in entries if e.kind == "wrk" and e.work == "hello" and e.busiest_thread()[0]]
-    if not cell:
+def flat_section(entries: list[Entry], links: dict[str, str]) -> str:
+    """What a call costs as connections grow."""
+    servers = list(dict.fromkeys(entry.server for entry in entries if entry.work == "hello"))
+    found = {server: flat for server in servers if (flat := goals.flatness(entries, server)) is not None}
+    if not found:
         return ""
-    lines = [
-        "## If cores were free",
+    sizes = sorted({size for flat in found.values() for size in flat.costs})
+    lines = ["## Cost per call as connections grow", "", "CPU us for each hello, and in brackets times that at 64:", ""]
+    lines += ["| server | " + " | ".join(f"{size:,}" for size in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
+    for server, flat in found.items():
+        cells = [f"{number(flat.costs[size])} ({flat.ratio(size):.2f})" if size in flat.costs else "" for size in sizes]
+        lines.append(f"| {server} | " + " | ".join(cells) + " |")
+    lines += [
         "",
-        "An estimate, not a measurement: 1 s over the CPU per call of the server's busiest thread. It assumes that"
-        " every other thread has a core of its own and that the busiest one costs no more there; shared caches and"
-        " wake-ups across cores make it optimistic.",
-        "",
-        "| server | connections | CPU us | busiest thread us | its name | main thread us | calls/s it could reach |",
-        "|---|---|---|---|---|---|---|",
+        "With one connection every call pays a wake-up of each thread it passes, which 64 calls share; from 64 on, what"
+        " grows is what connections cost in caches of the processor and in the kernel, and, with thousands, that"
+        " opening them is part of the few seconds that are measured.",
     ]
-    for entry in cell:
-        busiest, name = entry.busiest_thread()
-        assert busiest is not None
-        lines.append(
-            f"| {entry.server} | {entry.size:,} | {number(entry.get('cpu_us'))} | {number(busiest)} | {escape(name)} |"
-            f" {number(entry.main_thread())} | {1e6 / busiest:,.0f} |"
-        )
     for name in sorted(links):
         if "-connections" in name:
             lines += ["", f"![{name}]({links[name]})"]
     return "\n".join(lines)
+
+
+def scaling_sections(entries: list[Entry]) -> list[str]:
+    """What the per-thread CPU says about a machine with cores to spare."""
+    ours = [e for e in entries if e.kind == "wrk" and e.workers == 1 and e.server == goals.US and e.main_thread()]
+    hello = [e for e in entries if e.kind == "wrk" and e.work == "hello" and e.busiest_thread()[0]]
+    if not hello and not ours:
+        return []
+    sections = []
+    lines = [
+        "## If cores were free",
+        "",
+        "Estimates, not measurements. The kernel counts the CPU of each thread (/proc/PID/task/*/schedstat, read before"
+        " and after the run). The thread that runs Python is the only one of a worker that cannot be multiplied: if"
+        " every other thread had a core, 1 s over its CPU per call is what one Python thread could serve. That is"
+        " optimistic for two reasons: caches and wake-ups across cores, and that with cores to spare fewer share a"
+        " wake-up, so that each costs more.",
+    ]
+    if ours:
+        lines += [
+            "",
+            "| spvn | connections | CPU us | Python's thread us | the core's us | calls/s of one Python thread |",
+            "|---|---|---|---|---|---|",
+        ]
+        for entry in ours:
+            main = entry.main_thread()
+            assert main is not None
+            lines.append(
+                f"| {entry.title} | {entry.size:,} | {number(entry.get('cpu_us'))} | {number(main)} |"
+                f" {number(entry.other_threads())} | {1e6 / main:,.0f} |"
+            )
+    sections.append("\n".join(lines))
+    if hello:
+        lines = [
+            "### The busiest thread of each server",
+            "",
+            "The same for hello and every server as it was started, so the thread that used most is the limit.",
+            "",
+            "| server | connections | CPU us | busiest thread us | its name | main thread us | calls/s in reach |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for entry in hello:
+            busiest, name = entry.busiest_thread()
+            assert busiest is not None
+            lines.append(
+                f"| {entry.server} | {entry.size:,} | {number(entry.get('cpu_us'))} | {number(busiest)} |"
+                f" {escape(name)} | {number(entry.main_thread())} | {1e6 / busiest:,.0f} |"
+            )
+        sections.append("\n".join(lines))
+    return sections
 
 
 def method_section(results: dict[str, Any]) -> str:

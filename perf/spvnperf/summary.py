@@ -72,6 +72,15 @@ class Entry:
             return None, ""
         return median([float(top["us"]) for top in tops]), str(tops[0]["comm"]) + (" (main)" if tops[0]["main"] else "")
 
+    def runs(self) -> list[str]:
+        """The runs that its rows are of, by when they began: several after a merge."""
+        return sorted({str(row["run"]) for row in self.rows if "run" in row})
+
+    def other_threads(self) -> float | None:
+        """Microseconds a call of all threads but the busiest main one: in spvn those of the Go core."""
+        whole, main = self.get("cpu_us"), self.main_thread()
+        return None if whole is None or main is None else max(whole - main, 0.0)
+
     def main_thread(self) -> float | None:
         """Microseconds a call of the busiest main thread of a process: in spvn the one that runs Python."""
         found = []

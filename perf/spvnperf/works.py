@@ -53,50 +53,62 @@ class Cell:
         """The most connections it opens; for constant rates the size is calls a second."""
         return 4200 if self.work.kind in ("fault", "overload") else 100 if self.work.kind == "rate" else self.size
 
+    def seconds(self, default: float) -> float:
+        """How long it is measured; twice as long with thousands of connections, whose opening is part of it."""
+        whole = self.work.seconds or default
+        return 2 * whole if self.work.kind == "wrk" and self.size >= MANY else whole
+
     @property
     def label(self) -> str:
         unit = {"rate": "/s", "overload": "/s", "startup": ""}.get(self.work.kind, " conn")
         return f"{self.work.name} {self.size}{unit}" if unit else self.work.name
 
 
+MANY = 5000
+
 JSON_ITEM = '{"name":"teapot","price":12.5,"tags":["kitchen","steel"],"note":"whistles"}'
 
 WORKS = (
-    Work("hello", "wrk", "apps:hello", (1, 64, 512, 5000), "hello, 13 bytes", servers=ALL),
-    Work("answer10k", "wrk", "apps:answer10k", (64,), "answer of 10 KB"),
+    # The ones that goals are set for come first: a run that is interrupted has them.
+    Work("hello", "wrk", "apps:hello", (1, 64, 512, 5000, 10000), "hello, 13 bytes", (*LEADING, "hypercorn")),
     Work("echo10k", "wrk", "apps:echo", (1, 64, 512), "echo of 10 KB", options={"body": 10240}),
-    Work("echo1m", "wrk", "apps:echo", (16,), "echo of 1 MB", options={"body": 1048576}),
     Work("await", "wrk", "apps:sleep10ms", (512,), "10 ms await"),
-    Work("stream", "wrk", "apps:stream", (64,), "streamed answer, 20 x 1 KB"),
-    Work("sse", "sse", "apps:events", (1000,), "server-sent events, 10/s each", seconds=5, rounds=1),
     Work("fastapi", "wrk", "fastapi_app:app", (64,), "FastAPI hello"),
-    Work(
-        *("fastapi-json", "wrk", "fastapi_app:app", (64,), "FastAPI JSON body"),
-        options={"path": "/items", "text": JSON_ITEM},
-    ),
-    Work("hello-2", "wrk", "apps:hello", (64, 512), "hello, two workers", workers=2),
-    Work("rate", "rate", "apps:echo", (1000, 5000, 10000), "constant rate, 4-byte body", CLAIMS, seconds=10, rounds=1),
+    Work("startup", "startup", "apps:hello", (1,), "start-up to the first answer", servers=ALL, rounds=3),
+    Work("idle", "idle", "apps:hello", (15000,), "idle keep-alive connections", servers=ALL, rounds=1),
+    Work("rate", "rate", "apps:echo", (1000, 5000, 10000), "constant rate, 4-byte body", CLAIMS, seconds=8, rounds=1),
     Work(
         *("crowd", "closed", "apps:hello", (100, 1000, 2500, 5000, 7500, 10000), "many clients, patient", CLAIMS),
         seconds=5,
         rounds=1,
     ),
     Work("burst", "burst", "apps:hello", (5000, 10000, 18000), "opened at once, three calls each", rounds=1),
-    Work("idle", "idle", "apps:hello", (15000,), "idle keep-alive connections", servers=ALL, rounds=1),
+    Work("answer10k", "wrk", "apps:answer10k", (64,), "answer of 10 KB", rounds=2),
+    Work("echo1m", "wrk", "apps:echo", (16,), "echo of 1 MB", rounds=2, options={"body": 1048576}),
+    Work("stream", "wrk", "apps:stream", (64,), "streamed answer, 20 x 1 KB", rounds=2),
+    Work("sse", "sse", "apps:events", (1000,), "server-sent events, 10/s each", seconds=5, rounds=1),
+    Work(
+        *("fastapi-json", "wrk", "fastapi_app:app", (64,), "FastAPI JSON body"),
+        rounds=2,
+        options={"path": "/items", "text": JSON_ITEM},
+    ),
+    Work("hello-2", "wrk", "apps:hello", (64, 512), "hello, two workers", QUICK, workers=2),
     Work("ws", "websocket", "apps:websocket_echo", (1, 64, 512), "WebSocket echo of 64 bytes", SOCKETS),
     Work(
         *("ws-16", "websocket", "apps:websocket_echo", (64,), "WebSocket echo of 64 bytes, 16 in flight", SOCKETS),
+        rounds=2,
         options={"flight": 16},
     ),
     Work(
         *("ws-16k", "websocket", "apps:websocket_echo", (64,), "WebSocket echo of 16 KB", SOCKETS),
+        rounds=2,
         options={"size": 16384},
     ),
     Work(
         *("ws-broadcast", "websocket", "apps:websocket_broadcast", (1000,), "WebSocket broadcast of 64 bytes", SOCKETS),
+        rounds=2,
         options={"broadcast": True},
     ),
-    Work("startup", "startup", "apps:hello", (1,), "start-up to the first answer", servers=ALL, rounds=3),
     *(
         Work(
             name,
@@ -121,11 +133,35 @@ WORKS = (
             *(f"overload-{when}", "overload", "apps:faults", (150, 400, 800, 2000)),
             f"5 ms {when} the first await: 0.75x, 2x, 4x, 10x of 200 calls/s",
             FAULTS,
-            seconds=10,
+            seconds=8,
             rounds=1,
             options={"path": path},
         )
         for when, path in (("before", "/burn"), ("behind", "/late"))
+    ),
+    Work(
+        *("overload-later", "overload", "apps:faults", (400, 800), "5 ms 100 ms after the claim: 2x, 4x", FAULTS),
+        seconds=8,
+        rounds=1,
+        options={"path": "/later"},
+    ),
+    Work(
+        *("overload-mixed", "overload", "apps:faults", (400, 800), "5 ms at once or after 100 ms: 2x, 4x", FAULTS),
+        seconds=8,
+        rounds=1,
+        options={"path": "/mixed"},
+    ),
+    *(
+        Work(
+            *(f"overload-{workers}", "overload", "apps:faults", (400 * workers,)),
+            f"5 ms behind the first await, {workers} workers: 2x of what they can do on a core each",
+            FAULTS,
+            workers=workers,
+            seconds=8,
+            rounds=1,
+            options={"path": "/late"},
+        )
+        for workers in (2, 4)
     ),
 )
 
@@ -133,6 +169,15 @@ WORKS = (
 STARTS = Work("startup", "startup", "apps:hello", (1,), "start-up to the first answer", servers=ALL, rounds=1)
 
 BY_NAME = {work.name: work for work in WORKS}
+
+
+def full() -> list[Work]:
+    """All of them, but of overload only a part: the whole of that has a run of its own (make perf-overload)."""
+    return [
+        replace(work, sizes=(400, 2000), servers=FAULTS[:3]) if work.name == "overload-before" else work
+        for work in WORKS
+        if work.kind != "overload" or work.name == "overload-before"
+    ]
 
 
 def quick() -> list[Work]:

@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
@@ -111,6 +112,103 @@ def test_unknown_names_are_told(capsys):
     assert "no such work: nothing" in capsys.readouterr().err
 
 
+def test_a_part_of_the_rows_does_not_take_the_place_of_a_whole_run():
+    def where(*arguments):
+        output = cli.default_output(cli.parser().parse_args(arguments), "full")
+        return str(output.relative_to(cli.HERE))
+
+    assert where() == where("--rounds", "5") == "results/full"
+    assert where("--works", "await", "--merge") == "results/full"
+    assert where("--check") == where("--works", "await") == where("--servers", "spvn") == "out/part"
+
+
 def test_rows_are_saved_one_by_one(tmp_path):
     runner.save({"rows": [1]}, tmp_path / "x.json")
     assert json.loads((tmp_path / "x.json").read_text()) == {"rows": [1]}
+
+
+def broken(context, server, cell, round_number):
+    if server.name == "uvicorn":
+        raise ProcessLookupError(3, "No such process")
+    return {"errors": {}, "rate": 5.0}
+
+
+def test_a_rival_that_breaks_does_not_end_the_run(monkeypatch, capsys):
+    monkeypatch.setitem(runner.KINDS, "wrk", broken)
+    rows = list(runner.plan([works.BY_NAME["fastapi"]], 1, {"spvn", "uvicorn", "granian"}))
+    rows += list(runner.plan([works.BY_NAME["await"]], 1, {"spvn"}))
+    found = {"started": "now", "rows": []}
+    kept = []
+    runner.run(None, rows, found, lambda ended: kept.append((len(found["rows"]), ended)))
+    assert [row.get("failed") for row in found["rows"]] == [
+        None,
+        "ProcessLookupError: [Errno 3] No such process",
+        None,
+        None,
+    ]
+    assert kept == [(1, False), (2, False), (3, True), (4, True)]
+    assert "FAILED" in capsys.readouterr().err
+
+
+def test_a_later_run_takes_the_place_of_what_it_measured_again():
+    run = {"revision": "abc", "rounds": 3, "seconds": 2}
+    earlier = {**results(row("spvn", 0, 9, 1), row("spvn", 1, 9, 1), row("weft", 0, 8, 1)), "runs": {"one": run}}
+    again = {**results(row("spvn", 0, 7, 2)), "runs": {"two": run}, "versions": {"spvn": "2"}, "commands": {}}
+    for number, part in (("one", earlier), ("two", again)):
+        part["rows"] = [{**one, "run": number} for one in part["rows"]]
+    merged = runner.merge(earlier, again)
+    assert [(entry.server, entry.get("cpu_us"), len(entry.rows)) for entry in summarize(merged)] == [
+        ("weft", 8, 1),
+        ("spvn", 7, 1),
+    ]
+    assert merged["versions"] == {"uvicorn": "1", "spvn": "2"} and set(merged["runs"]) == {"one", "two"}
+    assert set(runner.merge({**earlier, "rows": earlier["rows"][:2]}, again)["runs"]) == {"two"}
+
+
+def test_cost_is_flat_or_it_says_where_not():
+    costs = {1: 50, 64: 7, 512: 7.5, 10000: 8.7}
+    rows = [row("spvn", 0, cost, 1, size=size) for size, cost in costs.items()]
+    flat = goals.flatness(summarize(results(*rows[1:])))
+    assert flat is not None and flat.met and flat.worst == 10000
+    assert not goals.flatness(summarize(results(*rows))).met
+    assert goals.flatness(summarize(results(*rows[:2]))) is None
+    page = report.render(results(*rows), [], Path("."))
+    assert "**does not hold** at 1 |" in page and "| 50.0 (7.14) |" in page
+
+
+def test_the_scaling_estimate_is_of_the_python_thread():
+    threads = [
+        {"comm": "spvn", "pid": 1, "tid": 2, "main": False, "us": 4.5},
+        {"comm": "spvn", "pid": 1, "tid": 1, "main": True, "us": 2.0},
+    ]
+    page = report.render(results(row("spvn", 0, 6.5, 1, threads=threads)), [], Path("."))
+    assert "| hello | 64 | 6.50 | 2.00 | 4.50 | 500,000 |" in page
+
+
+def test_rows_of_several_runs_are_told():
+    rows = row("spvn", 0, 7, 1, run="2026-01-03T10:00:00"), row("weft", 0, 8, 1, run="2026-01-02T10:00:00")
+    data = {**results(*rows), "runs": {one["run"]: {"revision": "abc", "rounds": 3, "seconds": 2} for one in rows}}
+    page = report.render(data, [], Path("."))
+    assert "Not of one run, so not interleaved (spvn: 2026-01-03T10:00; weft: 2026-01-02T10:00)." in page
+
+
+def test_thousands_of_connections_are_measured_longer():
+    seconds = {cell.size: cell.seconds(2) for cell in works.BY_NAME["hello"].cells()}
+    assert seconds == {1: 2, 64: 2, 512: 2, 5000: 4, 10000: 4}
+    assert {cell.seconds(2) for cell in works.BY_NAME["burst"].cells()} == {2}
+
+
+def overloaded(size, goodput, light_us, recovery_ms):
+    return {
+        **row("spvn", 0, 7, 100, errors={"read: timeout": 9}),
+        **{"work": "overload-before", "kind": "overload", "size": size, "goodput": goodput, "recovery_ms": recovery_ms},
+        "light": {"latency": {"p50": light_us}},
+    }
+
+
+def test_the_worst_rate_decides_about_overload():
+    entries = summarize(results(overloaded(400, 0.97, 9_000, 0), overloaded(2000, 0.89, 60_000, 1200)))
+    (worst,) = goals.overload(entries)
+    assert (worst.goodput, worst.light_us, worst.recovery_ms) == (0.89, 60_000, 1200)
+    assert report.goals_section(entries).count("**does not hold**") == 3
+    assert report.goals_section(entries[:1]).count("| holds |") == 3

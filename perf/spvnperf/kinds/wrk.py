@@ -25,7 +25,7 @@ def measure(context: Context, server: Server, cell: Cell, round_number: int) -> 
         result = wrk.run(
             url,
             connections=cell.size,
-            seconds=cell.work.seconds or context.seconds,
+            seconds=cell.seconds(context.seconds),
             lua=lua,
             threads=context.wrk_threads,
             cpus=context.load_cpus,
