@@ -45,8 +45,11 @@ func (s *Shard) take(p *port) bool {
 		if !ok {
 			break
 		}
-		if p.outbox.Taken() >= outboxChunk && p.outbox.Release() {
-			link.Ring(p.worker.Link.Bell) // it need not wait for the end of the turn
+		if p.outbox.Taken() >= outboxChunk {
+			s.tighten() // what it writes into the room that it gets now, it writes knowing
+			if p.outbox.Release() {
+				link.Ring(p.worker.Link.Bell) // it need not wait for the end of the turn
+			}
 		}
 	}
 	if taken == 0 {

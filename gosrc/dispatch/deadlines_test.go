@@ -255,3 +255,37 @@ func TestBudgetForOutput(t *testing.T) {
 	}
 	b.want(observe.MemoryWindowsWithheld, 1)
 }
+
+// heldAnswer is that of a client who takes nothing.
+type heldAnswer struct {
+	fakeAnswer
+	budget *memory.Budget
+	tight  func() bool
+	most   int // bytes that came while the worker was not told that memory is short
+}
+
+func (a *heldAnswer) RespondBody(body []byte, last bool) {
+	a.budget.Add(len(body))
+	if !a.tight() {
+		a.most += len(body)
+	}
+}
+
+// In one turn a worker can hand over far more than a budget: the turn tells it in between.
+func TestTheWorkerHearsOfScarcityWithinATurn(t *testing.T) {
+	const budget = 256 << 10
+	b := newBench(t, func(s *Settings) { s.Outputs = memory.NewBudget(budget) })
+	w := b.worker(1)
+	a := &heldAnswer{budget: b.dispatch.settings.Outputs, tight: w.Link.Tight}
+	a.call = b.shard.Start(request(), a)
+	b.turn()
+	begun := w.read(t, 10, b.now)
+	w.write(link.Response, 0, begun[0].id, responsePayload(200, 0, ""))
+	for range 24 {
+		w.write(link.ResponseBody, 0, begun[0].id, bodyPayload(string(make([]byte, 20<<10))))
+	}
+	b.turn()
+	if a.most > budget+outboxChunk {
+		t.Errorf("%d bytes came before the worker was told; want at most %d", a.most, budget+outboxChunk)
+	}
+}

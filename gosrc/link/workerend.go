@@ -2,6 +2,8 @@ package link
 
 import (
 	"encoding/binary"
+	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,3 +49,8 @@ func Attach(memfd, bell int, g Geometry) (*Link, error) {
 
 // Memory is the shared memory itself. Tests only.
 func (l *Link) Memory() []byte { return l.memory }
+
+// Tight is what the worker was last told with SetTight. Tests only.
+func (l *Link) Tight() bool {
+	return (*atomic.Uint32)(unsafe.Pointer(&l.memory[HeaderTight])).Load() != 0
+}

@@ -112,9 +112,10 @@ func (c *conn) Commit(b []byte) {
 	if c.listed {
 		c.loop.idle.remove(c)
 	}
-	if c.blocked {
+	if c.blocked || c.refused || c.behind != nil {
 		c.hold()
-	} else if !c.dirty {
+	}
+	if !c.blocked && !c.dirty {
 		c.loop.soil(c)
 	}
 }
@@ -138,8 +139,8 @@ func (c *conn) CommitBody(b, body []byte) {
 	} else {
 		b = append(b, body...)
 	}
-	c.Commit(b)
 	c.outAt = n
+	c.Commit(b)
 }
 
 // hold counts the output that waits for the peer. Output that leaves at once is not worth it.
@@ -470,8 +471,10 @@ func (c *conn) flush() {
 			c.writeDeadline()
 		}
 	}
-	if c.blocked {
+	if c.held > 0 {
 		c.hold()
+	}
+	if c.blocked {
 		c.blocked = false
 		c.writeAt = 0
 		c.watch()

@@ -69,6 +69,8 @@ func (p *scripted) Receive(b []byte) {
 			b := bytes.Clone(pattern(n))
 			p.carrier.CommitBody(append(p.carrier.Buffer(), "head\n"...), b)
 			clear(b) // it may not be kept
+		case "held": // notes whether much is counted in Config.Outputs
+			p.rig.note("held %v", p.rig.config.Outputs.Used() > 1<<20)
 		case "busy":
 			p.carrier.Idle(false)
 			p.carrier.Commit(append(p.carrier.Buffer(), "busy\n"...))
@@ -122,6 +124,7 @@ type rig struct {
 	loop     runner
 	shared   *Shared
 	registry *observe.Registry
+	config   *Config
 	address  string
 
 	mu    sync.Mutex
@@ -180,6 +183,7 @@ func onBoth(t *testing.T, change func(*Config), test func(*testing.T, *rig)) {
 			if change != nil {
 				change(config)
 			}
+			r.config = config
 			var err error
 			r.shared = new(Shared)
 			bell, err := link.NewBell()
@@ -533,6 +537,29 @@ func TestOutputThatIsNotTakenIsCounted(t *testing.T) {
 		leaves.Close()
 		if n, err := io.CopyN(io.Discard, reads, 16_000_000); err != nil {
 			t.Fatalf("got %d bytes and %v", n, err)
+		}
+		r.wait("nothing to be counted", func() bool { return budget.Used() == 0 })
+	})
+}
+
+// Whoever fills the connections looks at the budget meanwhile: what the kernel refused counts before the turn is over,
+// and so does what is queued behind it.
+func TestOutputIsCountedAtOnce(t *testing.T) {
+	budget := memory.NewBudget(1 << 20)
+	onBoth(t, func(c *Config) { c.Outputs, c.WriteTimeout = budget, 0 }, func(t *testing.T, r *rig) {
+		c := r.dial()
+		r.say(c, "body 8000000\nbody 50000\nheld")
+		if got, err := io.CopyN(io.Discard, c, 8_050_010); err != nil {
+			t.Fatalf("got %d bytes, %v", got, err)
+		}
+		if !r.noted("held true") {
+			t.Error("nothing is counted before the end of the turn")
+		}
+		r.wait("nothing to be counted", func() bool { return budget.Used() == 0 })
+		line := strings.Repeat("e", 900)
+		r.say(c, strings.Repeat("echo "+line+"\n", 60)) // more than a piece, and the kernel takes it all
+		for range 60 {
+			r.hear(c, line)
 		}
 		r.wait("nothing to be counted", func() bool { return budget.Used() == 0 })
 	})

@@ -171,7 +171,7 @@ def test_memory_of_slow_readers(start, descriptors, clients, budget):
         calm = calm + 1 if stats["calls"]["answering"] == clients and held < highest + MB else 0
         highest = max(highest, held)
         most = max(most, server.resident())
-    assert highest > budget * MB // 2
+    assert budget * MB // 2 < highest < budget * MB * 5 // 4, f"{highest / MB:.0f} MB were held"
     assert most - before < (budget + budget // 8 + 24) * MB, f"{(most - before) / MB:.0f} MB more than before"
     for wire in wires:
         wire.close()
