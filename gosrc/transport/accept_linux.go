@@ -18,7 +18,7 @@ const (
 	acceptsAWakeUp = 128                   // so that open connections are not starved by new ones
 	acceptPause    = 50 * time.Millisecond // while there is no descriptor to be had
 	shedAtOnce     = 4                     // idle connections closed when descriptors run short
-	youngFor       = 100                   // ms: a connection that has just come, or been answered, may be about to speak
+	youngAge       = 100                   // ms: a connection that has just come, or been answered, may be about to speak
 	patience       = time.Second           // for which young ones are kept though others wait
 )
 
@@ -83,7 +83,9 @@ func (l *Loop) resumeListeners() {
 	}
 	for _, ln := range l.listeners {
 		if err := l.watchListener(ln); err != nil {
-			l.config.Log("error", "epoll", fmt.Sprintf("cannot watch a listener: %v", err))
+			l.config.Log("error", "epoll", fmt.Sprintf("cannot watch a listener: %v; it is tried again", err))
+			l.pauseListeners()
+			return
 		}
 	}
 }
@@ -187,7 +189,7 @@ func (l *Loop) outOfDescriptors(ln *listener, cause error) bool {
 // askOthers has the server's other loops close an idle connection each, since none of this one's can be: where
 // descriptors run short, else while the limit on connections is reached.
 func (l *Loop) askOthers(descriptors bool) {
-	age := l.spareFor()
+	age := l.sparedAge()
 	l.shared.mu.Lock()
 	defer l.shared.mu.Unlock()
 	for _, other := range l.shared.loops {
@@ -220,7 +222,7 @@ func waited(ln *listener) bool {
 
 // shed closes up to n of the longest idle connections and returns how many it closed. None is
 // closed that had no time yet to say something.
-func (l *Loop) shed(n int) int { return l.shedOlder(l.spareFor(), n) }
+func (l *Loop) shed(n int) int { return l.shedOlder(l.sparedAge(), n) }
 
 // shedOlder is shed of those that have been idle for this many milliseconds.
 func (l *Loop) shedOlder(age uint32, n int) int {
@@ -240,18 +242,18 @@ func (l *Loop) shedOlder(age uint32, n int) int {
 	return closed
 }
 
-// spareFor is for how many milliseconds an idle connection is kept. Clients that never rest for
+// sparedAge is for how many milliseconds an idle connection is kept. Clients that never rest for
 // longer must not keep new ones out for ever, nor what waits when the listeners close.
-func (l *Loop) spareFor() uint32 {
+func (l *Loop) sparedAge() uint32 {
 	if l.closing || l.crowdedSince != 0 && l.now-l.crowdedSince > int64(patience) {
 		return 0
 	}
-	return youngFor
+	return youngAge
 }
 
 // sheds says that an idle connection could be closed now.
 func (l *Loop) sheds() bool {
-	return l.idle.first != nil && l.milliseconds()-l.idle.first.restedAt >= l.spareFor()
+	return l.idle.first != nil && l.milliseconds()-l.idle.first.restedAt >= l.sparedAge()
 }
 
 func (l *Loop) shedOne(c *conn) (closed bool) {

@@ -114,3 +114,29 @@ func TestMakingRoomCutsNoAnswer(t *testing.T) {
 		r.hear(c, "still here")
 	})
 }
+
+// A listener that the kernel will not watch now, for want of memory, is watched later: not forgotten.
+func TestAListenerThatCannotBeWatched(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, r *rig) {
+		l, ok := r.loop.(*Loop)
+		if !ok {
+			t.Skip("this transport watches no listener")
+		}
+		done := make(chan struct{})
+		l.Post(func() {
+			defer close(done)
+			l.pauseListeners()
+			kept := l.listeners[0].fd
+			l.listeners[0].fd = -1
+			l.resumeListeners()
+			l.listeners[0].fd = kept
+		})
+		closes(t, "the listener to be paused", done)
+		if !r.noted("log epoll") {
+			t.Error("nothing is logged")
+		}
+		c := r.dial()
+		r.say(c, "echo here")
+		r.hear(c, "here")
+	})
+}

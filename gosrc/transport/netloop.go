@@ -245,7 +245,7 @@ func (l *NetLoop) accept(ln *netListener) {
 			l.Post(func() {
 				l.counters.Add(observe.AcceptErrors, 1)
 				l.config.Log("warning", "accept", fmt.Sprintf("cannot accept connections: %v", err))
-				l.shed(shedAtOnce, youngFor*time.Millisecond)
+				l.shed(shedAtOnce, youngAge*time.Millisecond)
 			})
 			time.Sleep(acceptPause) // the kernel's backlog keeps who comes
 			continue
