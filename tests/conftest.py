@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 
 import pytest
 from support.process import Served, key
 from support.wire import Wire
 
 TRANSPORTS = ["poll", "goroutines"]
+
+
+def pytest_configure():
+    """Have Ctrl-C do what it does, also where a shell has started the tests in the background, with it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)

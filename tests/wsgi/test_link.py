@@ -310,6 +310,8 @@ def test_a_websocket_handshake_is_a_get() -> None:
     run(app, scenario)
 
 
+# Python 3.15 raises what earlier versions only said.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_cannot_answer() -> None:
     codes: list[int] = []
 
