@@ -80,14 +80,13 @@ func (s *Shard) nextOf(q *queue) *Call {
 }
 
 // offerWaiting gives waiting calls to workers that can take them: first those of priority
-// paths, then those that run again, each alone among its kind in its worker, so that one
-// that kills workers is known.
+// paths, then those that run again.
 func (s *Shard) offerWaiting() {
 	if s.urgent.live > 0 {
 		s.offerFrom(&s.urgent, (*port).ahead)
 	}
 	if s.again.live > 0 {
-		s.offerFrom(&s.again, func(p *port) bool { return p.usable() && p.hasThread() && p.reruns == 0 })
+		s.offerFrom(&s.again, (*port).rerunnable)
 	}
 	s.offerFrom(&s.queue, (*port).ready)
 }

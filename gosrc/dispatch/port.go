@@ -53,6 +53,7 @@ type port struct {
 
 	held   int // slots taken
 	reruns int // of them, calls that run for the second time
+	rounds rounds
 	admission
 
 	batch batch
@@ -121,6 +122,7 @@ func (p *port) offer(c *Call) bool {
 	p.hold(1)
 	if c.again {
 		p.reruns++
+		p.rounds.begun(p.shard.now)
 	}
 	p.shard.move(c, offered)
 	return true

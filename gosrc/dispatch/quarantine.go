@@ -71,7 +71,7 @@ func (q *Quarantine) sweep(now int64) {
 // Blame says which of the calls that a worker had begun its death is put down to: the only
 // one, or the one that ran again because another worker had died with it. Calls that were
 // merely beside others, or beside something else (Worker.Beside), are not blamed; if one of
-// them did it, it will be alone when it runs again.
+// them did it, it will be alone when it runs again, or nearly so (rerun.go).
 func Blame(lost []LostCall, beside int) (method, path string, ok bool) {
 	var suspects []LostCall
 	for _, c := range lost {

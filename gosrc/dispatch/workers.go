@@ -1,7 +1,9 @@
 package dispatch
 
 import (
+	"cmp"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"spvn/gosrc/link"
@@ -35,23 +37,38 @@ func (s *Shard) Detach(w *Worker) (lost []LostCall) {
 		s.ports = append(s.ports[:i:i], s.ports[i+1:]...)
 		p.takeBackAll()
 		s.timers.lost(p)
-		for slot := range p.calls {
-			if c := p.calls[slot]; c != nil {
-				if !c.state.ended() {
-					lost = append(lost, s.describe(c))
-				} else {
-					w.beside.Add(1)
-				}
-				rerun := s.orphan(p, c)
-				if rerun {
-					lost[len(lost)-1].Rerun = true
-				}
+		for _, other := range s.ports {
+			other.rounds = rounds{}
+		}
+		for _, c := range p.inOrder() {
+			if !c.state.ended() {
+				lost = append(lost, s.describe(c))
+			} else {
+				w.beside.Add(1)
+			}
+			rerun := s.orphan(p, c)
+			if rerun {
+				lost[len(lost)-1].Rerun = true
 			}
 		}
 		w.Link.Release()
 		return lost
 	}
 	return nil
+}
+
+// inOrder is the calls that have a slot, in the order in which they were offered. Each of those that
+// run again goes to the queue's head: the one that was begun last, which is the likeliest to have
+// ended the worker, runs first.
+func (p *port) inOrder() []*Call {
+	calls := make([]*Call, 0, p.held)
+	for _, c := range p.calls {
+		if c != nil {
+			calls = append(calls, c)
+		}
+	}
+	slices.SortStableFunc(calls, func(a, b *Call) int { return cmp.Compare(a.offered, b.offered) })
+	return calls
 }
 
 func (s *Shard) describe(c *Call) LostCall {

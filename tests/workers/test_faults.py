@@ -58,6 +58,24 @@ def test_no_get_is_lost_by_kill_9(tmp_path: Path) -> None:
         assert re.search(r"calls that it had begun: GET / \(0\.\d\d s\)", server.log())
 
 
+def test_calls_that_wait_are_all_begun_again_soon(tmp_path: Path) -> None:
+    with served(tmp_path, "--workers", "2") as server:
+        server.wait_ready(2)
+        load = Load(server.port, connections=80, request=b"GET /sleep/1 HTTP/1.1\r\nHost: a\r\n\r\n")
+
+        def kill() -> None:
+            server.wait(lambda: server.stats()["calls"]["held"] >= 80, "all to be begun")
+            os.kill(server.workers()[0], signal.SIGKILL)
+            server.wait(lambda: server.stats()["workers"]["died"] == 1, "a death")
+            after(server, 80)
+
+        under_load(server, load, kill)
+        load.assert_nothing_lost()
+        assert load.quantile(1) < 5  # one after the other they would take forty
+        server.check()
+        assert server.stats()["calls"]["rerun"] >= 10
+
+
 def test_one_worker_killed_means_waiting_only(tmp_path: Path) -> None:
     with served(tmp_path, "--workers", "1") as server:
         server.wait_ready(1)
