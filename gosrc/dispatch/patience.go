@@ -12,7 +12,8 @@ import (
 // nobody is answered (Facebook's "Fail at Scale" has the adaptive LIFO). So the newest call
 // goes first while the oldest has used up half of its client's patience. That is the queue's
 // timeout, as long as clients wait; when they leave it is how long they waited, less what a
-// call takes once it is begun.
+// call takes once it is begun. Those that leave say nothing about the others where as many
+// wait for twice as long: somebody hangs up early, whatever the server does.
 const (
 	judgePatience = 250 * time.Millisecond // how often it is judged
 	leavingShare  = 16                     // one in so many of the calls that leave the queue, or fewer, says nothing
@@ -39,14 +40,19 @@ func (p *patience) gaveUp(age int64) {
 	p.ages += age
 }
 
-// judge makes up its mind about the time since the last judgement.
-func (p *patience) judge(now int64) {
+// judge makes up its mind about the time since the last judgement. waiting is the queue.
+func (p *patience) judge(now int64, waiting *queue) {
 	if now-p.judgedAt < int64(judgePatience) && (p.shown != 0 || p.left < leavingMany) {
 		return
 	}
 	switch {
 	case p.left > 1 && p.left*leavingShare > p.begun:
-		p.shown, p.shownAt = p.ages/int64(p.left), now
+		age := p.ages / int64(p.left)
+		if waiting.older(now-2*age, p.left) == p.left {
+			p.shown = 0
+		} else {
+			p.shown, p.shownAt = age, now
+		}
 	case now-p.shownAt > 2*p.shown:
 		p.shown = 0 // whoever is served at once has no time to lose patience
 	}

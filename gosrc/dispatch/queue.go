@@ -59,6 +59,21 @@ func (q *queue) newest() *Call {
 	return nil
 }
 
+// older is how many calls, of the oldest ones, had arrived before this time; it counts to most.
+func (q *queue) older(before int64, most int) (n int) {
+	for t := q.first; t != q.next && n < most; t++ {
+		c := q.ring[t&uint(len(q.ring)-1)]
+		if c == nil {
+			continue
+		}
+		if c.arrived >= before {
+			break
+		}
+		n++
+	}
+	return n
+}
+
 // remove takes a call out, wherever it stands.
 func (q *queue) remove(c *Call) {
 	q.ring[c.ticket&uint(len(q.ring)-1)] = nil

@@ -136,6 +136,7 @@ func (s *simulation) at(t int64, do func()) { heap.Push(&s.clients, event{t, do}
 
 // arrive plans a call; its client leaves when its patience ends.
 func (s *simulation) arrive(at int64, k kind, closed bool) {
+	patience := s.patience
 	s.at(at, func() {
 		c := &simulated{simulation: s, kind: k, arrived: at, closed: closed}
 		r := request()
@@ -146,8 +147,8 @@ func (s *simulation) arrive(at int64, k kind, closed bool) {
 		r.Fields = append(r.Fields, call.Field{Name: []byte("x-call"), Value: []byte{byte(len(s.calls)), byte(len(s.calls) >> 8), byte(len(s.calls) >> 16)}})
 		s.calls = append(s.calls, c)
 		started := s.shard.Start(r, c)
-		if started != nil && s.patience > 0 && k.path == "" {
-			s.at(at+int64(s.patience), func() {
+		if started != nil && patience > 0 && k.path == "" {
+			s.at(at+int64(patience), func() {
 				if !c.over {
 					c.over = true
 					s.left++

@@ -161,7 +161,7 @@ func (s *Shard) tick() {
 	case s.noWorkerSince == 0:
 		s.noWorkerSince = s.now
 	}
-	s.patience.judge(s.now)
+	s.patience.judge(s.now, &s.queue)
 	s.unsqueeze()
 	s.expire(&s.queue, usable)
 	s.expire(&s.urgent, usable)
