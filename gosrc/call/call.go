@@ -121,6 +121,10 @@ type Carrier interface {
 	CommitBody(b, body []byte)
 	// Buffered is how many bytes of output the kernel has not taken.
 	Buffered() int
+	// TakenAt is when (as Now) the peer was last seen to take output that the kernel had, 0 where that
+	// is not known. It is asked when somebody is about to lose patience: with one that reads slowly it may
+	// be long until the kernel takes more.
+	TakenAt() int64
 	// Pause stops reading from the peer; Resume goes on.
 	Pause()
 	Resume()

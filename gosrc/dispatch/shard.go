@@ -38,6 +38,8 @@ type Shard struct {
 	line   AccessLine
 	told   call.Answer // of the record in hand
 
+	messages  int        // bytes of WebSocket messages that wait for room in an inbox
+	crowded   []*Call    // WebSockets that wait until they are fewer
 	squeezed  []*Call    // their reading pauses until the budget for bodies has room
 	freed     bool       // a thread of a pool since the last turn
 	tight     bool       // the workers know that the budget for output is overdrawn
@@ -134,6 +136,9 @@ func (s *Shard) recycle(c *Call) {
 	c.charge(-c.charged)
 	s.relax(c)
 	c.dropBody()
+	if c.socket != nil {
+		c.dropSocket()
+	}
 	start := c.start[:0]
 	if cap(start) > keepStart {
 		start = nil

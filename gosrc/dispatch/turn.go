@@ -44,6 +44,7 @@ func (s *Shard) Turn() (progress bool) {
 		}
 	}
 	s.tighten()
+	s.uncrowd()
 	s.nextPace = 0
 	s.offerWaiting()
 	s.share()

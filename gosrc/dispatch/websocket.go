@@ -3,6 +3,7 @@ package dispatch
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"spvn/gosrc/call"
 	"spvn/gosrc/link"
@@ -30,6 +31,7 @@ type socket struct {
 	messages int // taken and not yet received by the app, as far as the worker told
 	bytes    int // of those
 	starved  bool
+	crowded  bool // is in the shard's list
 
 	failing bool   // the app is to be told what it will be closed with
 	code    uint16 // how it was closed in order, or will be, 0: it was not
@@ -65,7 +67,51 @@ func (c *Call) Message(text bool, b []byte) {
 	s.pending = binary.LittleEndian.AppendUint32(s.pending, opcode(text))
 	s.pending = binary.LittleEndian.AppendUint32(s.pending, uint32(len(b)))
 	s.pending = append(s.pending, b...)
+	c.shard.messages += 8 + len(b)
 	c.pump()
+}
+
+// dropPending forgets the messages that were not forwarded.
+func (c *Call) dropPending() {
+	s := c.socket
+	c.shard.messages -= len(s.pending)
+	c.shard.keepBuffer(s.pending)
+	s.pending, s.pendingAt = nil, 0
+}
+
+// dropSocket forgets what the shard has of a WebSocket that is over.
+func (c *Call) dropSocket() {
+	if c.socket.pending != nil {
+		c.dropPending()
+	}
+	if c.socket.crowded {
+		s := c.shard
+		if at, last := slices.Index(s.crowded, c), len(s.crowded)-1; at >= 0 {
+			s.crowded[at], s.crowded[last] = s.crowded[last], nil
+			s.crowded = s.crowded[:last]
+		}
+	}
+}
+
+// mostMessages is how many bytes of complete messages may wait for room in the inboxes of a loop's workers. While
+// there are more, no connection takes another one: each may be as large as --ws-max-size, and come compressed.
+const mostMessages = 64 << 20
+
+// uncrowd lets connections go on that waited because there were too many.
+func (s *Shard) uncrowd() {
+	if len(s.crowded) == 0 || s.messages > mostMessages/2 {
+		return
+	}
+	waiting := s.crowded
+	s.crowded = nil
+	for _, c := range waiting {
+		c.socket.crowded = false
+	}
+	for _, c := range waiting {
+		if k := c.socket; k != nil && k.conn != nil && !c.state.ended() { // the ones before may have ended it
+			k.conn.Resume()
+		}
+	}
 }
 
 // PlaceMessage implements call.MessagePlacer.
@@ -104,6 +150,13 @@ func (c *Call) Ready() bool {
 	s := c.socket
 	if s == nil || c.state.ended() {
 		return true
+	}
+	if c.shard.messages > mostMessages {
+		if !s.crowded {
+			s.crowded = true
+			c.shard.crowded = append(c.shard.crowded, c)
+		}
+		return false
 	}
 	if s.messages < c.shard.dispatch.settings.WebSocketQueue+link.WsCreditMessages-1 && s.bytes < link.WsWindow {
 		return true
@@ -169,8 +222,7 @@ func (c *Call) pumpSocket() {
 		binary.LittleEndian.PutUint32(head[4:], uint32(left-n))
 	}
 	if s.pending != nil {
-		c.shard.keepBuffer(s.pending)
-		s.pending, s.pendingAt = nil, 0
+		c.dropPending()
 	}
 	ended := c.state.ended()
 	if !ended && !s.failing || c.told {
@@ -293,6 +345,9 @@ func (s *Shard) socketCredit(c *Call, r link.Record) error {
 	if len(r.Payload) < 8 {
 		return errRecord
 	}
+	if c.state.ended() {
+		return nil // perhaps before the handshake was accepted
+	}
 	if c.socket == nil || c.socket.conn == nil {
 		return errNoSocket
 	}
@@ -303,7 +358,7 @@ func (s *Shard) socketCredit(c *Call, r link.Record) error {
 	}
 	k.messages -= int(messages)
 	k.bytes -= int(bytes)
-	if k.starved && !c.state.ended() {
+	if k.starved {
 		k.starved = false
 		k.conn.Resume()
 	}

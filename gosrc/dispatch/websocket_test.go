@@ -31,6 +31,7 @@ type fakeHandshake struct {
 	socket *fakeSocket
 	refuse bool   // the answer cannot be sent
 	early  string // a message that came with the handshake
+	closes bool   // the client closed behind it
 }
 
 func (a *fakeHandshake) Accept(subprotocol []byte, fields []call.Field) call.WebSocket {
@@ -43,6 +44,10 @@ func (a *fakeHandshake) Accept(subprotocol []byte, fields []call.Field) call.Web
 	a.socket = &fakeSocket{call: c}
 	if a.early != "" {
 		c.Message(true, []byte(a.early))
+	}
+	if a.closes {
+		c.Closed(1000, nil)
+		return nil
 	}
 	return a.socket
 }
@@ -317,6 +322,22 @@ func TestSocketFlow(t *testing.T) {
 	}
 }
 
+// A client may close right behind the handshake: that the app receives what came before breaks no rule.
+func TestSocketThatWasClosedBeforeItWasAccepted(t *testing.T) {
+	r := newSocketRig(t, nil)
+	r.a.early, r.a.closes = "early", true
+	r.open()
+	r.wantHeard("1 early; closed 1000 ")
+	r.w.write(link.WsCredit, 0, r.id, creditPayload(1, 5))
+	r.w.write(link.CallDone, 0, r.id, nil)
+	r.turn()
+	if len(r.corrupt) != 0 {
+		t.Errorf("the worker was found mad: %v", r.corrupt)
+	}
+	r.want(observe.CallsAnswered, 1)
+	r.want(observe.CallsHeld, 0)
+}
+
 // TestSocketLargeMessages sends more than the ring holds; what is left over waits, and its end waits for it.
 func TestSocketLargeMessages(t *testing.T) {
 	r := newSocketRig(t, nil)
@@ -436,5 +457,75 @@ func TestMessagesInTheirPlaces(t *testing.T) {
 	}
 	if placed == 0 || placed == sent {
 		t.Errorf("%d of %d messages had a place; want some", placed, sent)
+	}
+}
+
+// The messages that wait for a full inbox are bounded in all, whatever each connection may have; they all arrive.
+func TestMessagesThatWaitAreBounded(t *testing.T) {
+	const size, sockets = 4 << 20, 40
+	r := newSocketRig(t, nil)
+	calls := []*Call{r.a.call.(*Call)}
+	for range sockets - 1 {
+		request := request()
+		request.WebSocket, request.Scheme = true, call.WS
+		a := &fakeHandshake{}
+		a.call = r.shard.Start(request, a)
+		calls = append(calls, a.call.(*Call))
+	}
+	r.turn()
+	ids := []uint64{r.id}
+	for {
+		record, ok, err := r.w.end.Inbox.Next()
+		if !ok || err != nil {
+			break
+		}
+		slot, generation, _ := r.w.end.Slots.Of(record.Call)
+		r.w.end.Slots.Claim(slot, generation, r.now)
+		ids = append(ids, record.Call)
+	}
+	r.w.end.Inbox.Release()
+	if len(ids) != sockets {
+		t.Fatalf("%d handshakes were begun; want %d", len(ids), sockets)
+	}
+	for _, id := range ids {
+		r.w.write(link.WsAccept, 0, id, acceptPayload(""))
+		r.turn()
+	}
+	sent := 0
+	for _, c := range calls {
+		if c.Ready() {
+			c.Message(false, make([]byte, size))
+			sent++
+		}
+	}
+	if most := mostMessages/size + 2; sent > most || sent < most/2 {
+		t.Errorf("%d connections handed over a message of %d bytes; want about %d", sent, size, most)
+	}
+	calls[sent].Leave() // while it waits
+	resumed := func() (n int) {
+		for _, c := range calls {
+			if c.socket != nil && !c.state.ended() {
+				n += strings.Count(strings.Join(c.socket.conn.(*fakeSocket).log, ";"), "resume")
+			}
+		}
+		return n
+	}
+	for range 10_000 {
+		for {
+			if _, ok, err := r.w.end.Inbox.Next(); !ok || err != nil {
+				break
+			}
+		}
+		if r.w.end.Inbox.Release(); r.shard.messages == 0 {
+			break
+		}
+		r.turn()
+	}
+	r.turn()
+	if want := sockets - sent - 1; resumed() != want || len(r.shard.crowded) != 0 {
+		t.Errorf("%d connections went on, %d still wait; want %d and none", resumed(), len(r.shard.crowded), want)
+	}
+	if r.shard.messages != 0 {
+		t.Errorf("%d bytes wait for ever", r.shard.messages)
 	}
 }

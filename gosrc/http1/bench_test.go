@@ -32,6 +32,7 @@ func (s *sink) Buffer() []byte                                 { return s.buffer
 func (s *sink) CommitBody(b, body []byte)                      { s.Commit(append(b, body...)) }
 func (s *sink) Commit(b []byte)                                { s.buffer = b[:0] }
 func (s *sink) Buffered() int                                  { return 0 }
+func (s *sink) TakenAt() int64                                 { return 0 }
 func (s *sink) Pause()                                         {}
 func (s *sink) Resume()                                        {}
 func (s *sink) Deadline(int64)                                 {}

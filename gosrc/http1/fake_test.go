@@ -33,6 +33,7 @@ func (w *wire) Commit(b []byte) {
 	}
 }
 func (w *wire) Buffered() int     { return len(w.out) }
+func (w *wire) TakenAt() int64    { return 0 }
 func (w *wire) Pause()            { w.set(&w.paused, true, "Pause") }
 func (w *wire) Resume()           { w.set(&w.paused, false, "Resume") }
 func (w *wire) Deadline(at int64) { w.deadline = at; w.deadlines++ }

@@ -49,6 +49,8 @@ type conn struct {
 	early   int      // bytes that left already in CommitBody, which the protocol was not told of
 	held    int      // bytes of output counted in Config.Outputs: those the kernel refused
 	discard int32    // bytes still to be discarded while lingering
+	unacked int32    // bytes of output that the kernel had and the peer had not, when that was last looked at
+	takenAt int64    // when the peer was last seen to take output
 
 	restedAt uint32 // Loop.milliseconds when it became idle
 
@@ -157,6 +159,16 @@ func (c *conn) Buffered() int {
 		n += c.behind.bytes
 	}
 	return n
+}
+
+// TakenAt implements call.Carrier.
+func (c *conn) TakenAt() int64 {
+	n, _ := unix.IoctlGetInt(int(c.fd), unix.TIOCOUTQ)
+	if int32(n) < c.unacked {
+		c.takenAt = c.loop.now
+	}
+	c.unacked = int32(n)
+	return c.takenAt
 }
 
 // outLeft takes note that c.out has left. The next piece takes its place.
@@ -486,7 +498,10 @@ func (c *conn) flush() {
 	c.rest()
 }
 
+// writeDeadline is set whenever the kernel has taken output of a connection that waits for its peer.
 func (c *conn) writeDeadline() {
+	c.TakenAt()
+	c.takenAt = c.loop.now
 	if t := c.loop.config.WriteTimeout; t > 0 {
 		c.writeAt = c.loop.now + int64(t)
 		c.loop.wheel.set(c, c.writeAt)
@@ -513,14 +528,17 @@ func (c *conn) linger() {
 func (c *conn) due() {
 	now := c.loop.now
 	if c.writeAt != 0 && c.writeAt <= now {
-		if c.phase != lingering {
+		if c.phase == lingering {
+			c.destroy()
+			return
+		}
+		// The kernel takes more only once much of its buffer is free: the peer may read, but slowly.
+		if c.writeAt = c.TakenAt() + int64(c.loop.config.WriteTimeout); c.writeAt <= now {
 			c.loop.counters.Add(observe.TimedOutWrite, 1)
 			c.reset()
 			c.lose()
 			return
 		}
-		c.destroy()
-		return
 	}
 	if c.protocolAt != 0 && c.protocolAt <= now && c.phase == open {
 		if !c.idle || !c.served() {

@@ -140,3 +140,24 @@ func TestAListenerThatCannotBeWatched(t *testing.T) {
 		r.hear(c, "here")
 	})
 }
+
+// A client that reads slowly is not one that is stuck: long before the kernel takes more output it takes what the
+// kernel has.
+func TestSlowReaderIsNotCut(t *testing.T) {
+	onBoth(t, func(c *Config) { c.WriteTimeout = 800 * time.Millisecond }, func(t *testing.T, r *rig) {
+		if _, ok := r.loop.(*Loop); !ok {
+			t.Skip("this transport knows only what the kernel takes")
+		}
+		c := r.dial()
+		c.SetReadBuffer(64 << 10)
+		r.say(c, "big 30000000")
+		got, buffer := 0, make([]byte, 8<<10)
+		for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			n, err := c.Read(buffer)
+			if got += n; err != nil {
+				t.Fatalf("cut after %d bytes: %v", got, err)
+			}
+		}
+		r.wait("the deadline of one that reads no more", func() bool { return r.counter(observe.TimedOutWrite) == 1 })
+	})
+}

@@ -86,6 +86,9 @@ func (c *netConn) CommitBody(b, body []byte) { c.Commit(append(b, body...)) }
 // Buffered implements call.Carrier.
 func (c *netConn) Buffered() int { return len(c.out) + c.inWrite }
 
+// TakenAt implements call.Carrier.
+func (c *netConn) TakenAt() int64 { return 0 }
+
 func (c *netConn) soil() {
 	if !c.dirty {
 		c.dirty = true

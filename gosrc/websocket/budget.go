@@ -21,12 +21,14 @@ func (c *Conn) grow(n int) bool {
 	}
 	size = max(size, need)
 	if p.partial+size-cap(c.in) > c.config.budget() {
-		c.heldUp = true
-		c.heldBy = c.carrier.Now() + int64(budgetHeld)
+		if c.heldUp = true; c.heldBy == 0 { // else it was tried again, and has waited since then
+			c.heldBy = c.carrier.Now() + int64(budgetHeld)
+		}
 		p.held = append(p.held, c)
 		c.arm()
 		return false
 	}
+	c.heldBy = 0
 	in := p.take(size)
 	in = append(in, c.in...)
 	p.partial += cap(in)

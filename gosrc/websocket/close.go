@@ -104,7 +104,7 @@ func (c *Conn) conclude() {
 
 // writeClose writes a close frame. A code that must not be sent is left out (RFC 6455 7.4.1).
 func (c *Conn) writeClose(code int, reason []byte) {
-	c.writer = nil // what is missing of a message is not sent any more
+	c.dropWriter() // what is missing of a message is not sent any more
 	if !sendable(code) {
 		c.writeControl(websocket.CloseMessage, nil)
 		return

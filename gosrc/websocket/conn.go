@@ -42,7 +42,8 @@ type Conn struct {
 
 	violation *violation // why it is failing
 
-	unsent int // bytes of messages committed and not yet reported to the call
+	unsent   int32  // bytes of messages committed and not yet reported to the call: a window at most
+	untilEnd uint32 // bytes that the kernel holds before the peer's FIN, 0: it has none, or holds none
 
 	heardAt  int64 // when the peer last sent anything
 	pingAt   int64 // when the next ping is due, 0: none
@@ -52,13 +53,14 @@ type Conn struct {
 	heldBy   int64 // until when the loop's budget has to have room
 	armed    int64 // what the carrier was asked for
 
-	inFrame    bool // frame's payload comes next
-	compressed bool // the incomplete message is
-	paused     bool // reading is paused
-	running    bool // process is on the stack
-	heldUp     bool // waits for the loop's budget
-	holder     bool // is in the pool's holders
-	peerDone   bool // the peer will send no more than rest
+	inFrame     bool // frame's payload comes next
+	compressed  bool // the incomplete message is
+	compressing bool // writer does
+	paused      bool // reading is paused
+	running     bool // process is on the stack
+	heldUp      bool // waits for the loop's budget
+	holder      bool // is in the pool's holders
+	peerDone    bool // the peer will send no more than rest
 }
 
 var _ call.WebSocketProtocol = (*Conn)(nil)
@@ -82,6 +84,10 @@ func (c *Conn) Receive(b []byte) {
 		return
 	}
 	c.heardAt = c.carrier.Now()
+	if c.untilEnd > 0 {
+		c.untilEnd -= min(c.untilEnd, uint32(len(b)))
+		c.peerDone = c.untilEnd == 0
+	}
 	if c.rest != nil {
 		c.rest = append(c.rest, b...)
 		return
@@ -92,7 +98,11 @@ func (c *Conn) Receive(b []byte) {
 // PeerClosed implements call.Protocol. Without a close frame before it, a FIN means that the
 // client vanished (RFC 6455 7.1.4); what it had sent before is still handed on.
 func (c *Conn) PeerClosed(_ bool, unread int) {
-	if c.phase == gone || unread > 0 {
+	if c.phase == gone {
+		return
+	}
+	if unread > 0 {
+		c.untilEnd = uint32(unread)
 		return
 	}
 	c.peerDone = true
@@ -151,7 +161,8 @@ func (c *Conn) release() {
 	c.phase = gone
 	c.config.Count(Closed)
 	c.call = nil
-	c.writer, c.rest, c.control = nil, nil, nil
+	c.rest, c.control = nil, nil
+	c.dropWriter()
 	c.drop()
 }
 

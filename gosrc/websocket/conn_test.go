@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/flate"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -626,3 +627,149 @@ type quietCall struct {
 }
 
 func (c *quietCall) Message(text bool, b []byte) { c.conn.Send(text, b, false) }
+
+// A FIN may come while reading is paused: what the kernel still has is read first, and then the app hears of it.
+func TestTheEndBehindUnreadInput(t *testing.T) {
+	r := newRig(t, false)
+	r.app.limit, r.app.room = true, 1
+	r.send(join(text("a"), text("b")), 1<<20)
+	if !r.wire.paused {
+		t.Fatal("reading is not paused")
+	}
+	unread := join(text("c"), text("d"))
+	r.PeerClosed(false, len(unread))
+	r.app.room = 100
+	r.Resume()
+	r.send(unread, 5)
+	r.wantHeard("text a", "text b", "text c", "text d", "left")
+	r.wantClosed("close")
+}
+
+// Memory that comes and goes elsewhere does not prolong the time for which a connection is held up.
+func TestHeldUpBesideOthers(t *testing.T) {
+	config := NewConfig()
+	config.MaxSize, config.Budget, config.PingInterval = 1<<20, 2<<20, 0
+	config.Count = func(Event) {}
+	open := func() *rig {
+		r := &rig{t: t, wire: &wireFake{now: int64(time.Hour)}, app: &callFake{}}
+		r.open(config, false)
+		return r
+	}
+	rigs := []*rig{open(), open(), open(), open()}
+	part := strings.Repeat("a", 900<<10)
+	rigs[0].send(raw(opBinary, part), 64<<10)
+	rigs[1].send(raw(opBinary, part), 64<<10)
+	rigs[2].send(raw(opBinary, part), 64<<10)
+	if !rigs[2].heldUp {
+		t.Fatal("nobody is held up")
+	}
+	for range 8 {
+		rigs[3].send(text("small"), 3)
+		for _, r := range rigs {
+			r.pass(250 * time.Millisecond)
+		}
+	}
+	if rigs[2].heldUp {
+		t.Error("it is still held up after two seconds")
+	}
+	if rigs[0].wire.closed == "" && rigs[1].wire.closed == "" {
+		t.Error("nobody was closed to make room")
+	}
+	if len(rigs[3].app.heard) != 8 {
+		t.Errorf("the one beside was heard %d times; want 8", len(rigs[3].app.heard))
+	}
+}
+
+// A compressed message may end with a final block and go on behind it (RFC 7692 7.2.3.4); wherever it ends, the next
+// frame is read from its beginning.
+func TestFinalBlocks(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	payload := make([]byte, 9000)
+	for i := range payload {
+		payload[i] = byte(random.Uint32())
+	}
+	r := newRig(t, true, func(c *Config) { c.PingInterval = 0 })
+	count := 0
+	for n := 3900; n < len(payload); n++ {
+		if n == 4300 {
+			n = 7900
+		}
+		var b bytes.Buffer
+		w, _ := flate.NewWriter(&b, 1)
+		w.Write(payload[:n])
+		w.Close()
+		b.WriteByte(0)
+		r.wire.out, r.wire.taken = nil, 0
+		r.send(join(raw(finBit|rsv1Bit|opBinary, b.String()), ping("p")), 1<<20)
+		if got := strings.Join(readFrames(t, r.wire.out), "; "); got != "pong p" {
+			t.Fatalf("behind a message of %d bytes: %q", n, got)
+		}
+		count++
+	}
+	if len(r.app.heard) != count {
+		t.Errorf("%d messages were heard; want %d", len(r.app.heard), count)
+	}
+}
+
+// Clients that are slow to take large messages must not make each of them keep a compressor.
+func TestFewCompressorsAreKept(t *testing.T) {
+	config := NewConfig()
+	var rigs []*rig
+	for range 3 * maxCompressing {
+		r := &rig{t: t, wire: &wireFake{now: int64(time.Hour)}, app: &callFake{}}
+		r.open(config, true)
+		r.Conn.Send(true, []byte(strings.Repeat("a", 5000)), true)
+		rigs = append(rigs, r)
+	}
+	if n := config.pool.compressing; n != maxCompressing {
+		t.Errorf("%d compressors; want %d", n, maxCompressing)
+	}
+	for i, r := range rigs {
+		switch i % 3 {
+		case 0:
+			r.Conn.Send(true, []byte("end"), false)
+			want := []string{"text*", "more"}
+			if i >= maxCompressing {
+				want = []string{"text", "more"}
+			}
+			for _, frame := range readFrames(t, r.wire.out) {
+				if word, _, _ := strings.Cut(frame, " "); strings.TrimRight(word, "+") != want[0] && strings.TrimRight(word, "+") != want[1] {
+					t.Errorf("connection %d wrote %q", i, frame)
+				}
+			}
+		case 1:
+			r.Lost()
+		default:
+			r.CloseWith(1000, nil)
+		}
+	}
+	if n := config.pool.compressing; n != 0 {
+		t.Errorf("%d compressors are left; want none", n)
+	}
+}
+
+// Who reads slowly takes something all the time, although the kernel takes nothing more for a while.
+func TestSlowIsNotStuck(t *testing.T) {
+	r := newRig(t, false, func(c *Config) { c.SendTimeout, c.PingInterval, c.PingTimeout = 20*time.Second, 0, 0 })
+	r.wire.stuck = true
+	r.Conn.Send(false, make([]byte, 100_000), false)
+	for range 10 {
+		r.wire.takenAt = r.wire.now
+		r.pass(15 * time.Second)
+	}
+	r.wantClosed("")
+	r.pass(21 * time.Second)
+	r.wantClosed("abort")
+}
+
+// Nor is a ping that lies behind megabytes unanswered as long as those are being read.
+func TestAPingBehindWhatIsRead(t *testing.T) {
+	r := newRig(t, false, func(c *Config) { c.PingInterval, c.PingTimeout = 20*time.Second, 20*time.Second })
+	for range 10 {
+		r.wire.takenAt = r.wire.now
+		r.pass(15 * time.Second)
+	}
+	r.wantClosed("")
+	r.pass(45 * time.Second)
+	r.wantClosed("close")
+}

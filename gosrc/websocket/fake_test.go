@@ -20,6 +20,7 @@ type wireFake struct {
 	deadline int64
 	closed   string // "close" or "abort"
 	stuck    bool   // the peer takes nothing
+	takenAt  int64
 }
 
 func (w *wireFake) Now() int64                { return w.now }
@@ -27,6 +28,7 @@ func (w *wireFake) Buffer() []byte            { return w.out }
 func (w *wireFake) CommitBody(b, body []byte) { w.Commit(append(b, body...)) }
 func (w *wireFake) Commit(b []byte)           { w.out = b }
 func (w *wireFake) Buffered() int             { return len(w.out) - w.taken }
+func (w *wireFake) TakenAt() int64            { return w.takenAt }
 func (w *wireFake) Pause()                    { w.paused = true }
 func (w *wireFake) Resume()                   { w.paused = false }
 func (w *wireFake) Deadline(at int64)         { w.deadline = at }

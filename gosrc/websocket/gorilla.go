@@ -15,6 +15,10 @@ const (
 	readerSize  = 4 << 10 // of the one bufio.Reader of a loop; gorilla peeks up to 125 bytes
 	writerSize  = 4 << 10 // of a write buffer; a compressed message is cut into frames of this size
 	keepScratch = 256 << 10
+
+	// maxCompressing is how many messages that come in parts are compressed at a time; further ones leave as they
+	// are. A compressor takes 1.2 MB until the last part has come, and clients may be slow.
+	maxCompressing = 16
 )
 
 // pool is what the connections of one loop use in turn.
@@ -24,6 +28,8 @@ type pool struct {
 	buffers []any         // gorilla's write buffers; a connection has one while a message is written
 	scratch []byte
 	fields  []call.Field
+
+	compressing int // writers of connections that have a compressor
 
 	partial int // bytes of incomplete messages
 	holders map[*Conn]struct{}

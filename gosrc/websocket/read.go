@@ -220,6 +220,7 @@ func (c *Conn) deliver(opcode byte, compressed bool, length int, first, second [
 		v = brokenByGorilla
 	case compressed:
 		b, v = c.inflate(r)
+		c.gorilla.SkipRest()
 	default:
 		b = p.room(length)[:length]
 		if _, err := io.ReadFull(r, b); err != nil {

@@ -52,12 +52,14 @@ func (c *Conn) Timeout() {
 	now := c.carrier.Now()
 	switch {
 	case c.stallBy != 0 && now >= c.stallBy:
-		if c.carrier.Buffered() > 0 {
-			c.config.Count(TimedOutSend)
-			c.cut()
-			return
-		}
 		c.stallBy = 0
+		if c.carrier.Buffered() > 0 {
+			if c.stallBy = c.carrier.TakenAt() + int64(c.config.SendTimeout); c.stallBy <= now {
+				c.config.Count(TimedOutSend)
+				c.cut()
+				return
+			}
+		}
 	case c.closeBy != 0 && now >= c.closeBy:
 		if c.phase == failing {
 			c.conclude()
@@ -67,8 +69,8 @@ func (c *Conn) Timeout() {
 		return
 	}
 	if c.heldUp && now >= c.heldBy {
-		c.config.relieve()
 		c.heldBy = now + int64(budgetHeld)
+		c.config.relieve()
 		if c.phase == gone {
 			return
 		}
@@ -81,7 +83,8 @@ func (c *Conn) Timeout() {
 
 // keepAlive sends a ping when one is due. It reports false once it has closed the
 // connection of a peer that gave no sign of life since the last one. Any byte is one: a
-// peer may be in the middle of a long frame. While nothing is read nobody can give one.
+// peer may be in the middle of a long frame. So is taking what was sent before the ping. While
+// nothing is read nobody can give one.
 func (c *Conn) keepAlive(now int64) bool {
 	if c.pingedAt != 0 {
 		switch {
@@ -90,6 +93,10 @@ func (c *Conn) keepAlive(now int64) bool {
 		case c.paused:
 			c.pingedAt = now
 		case c.config.PingTimeout > 0 && now-c.pingedAt >= int64(c.config.PingTimeout):
+			if at := c.carrier.TakenAt(); at > c.pingedAt {
+				c.pingedAt = at // it reads, and has not come to the ping yet
+				break
+			}
 			c.config.Count(TimedOutPing)
 			c.writeClose(codeInternal, []byte(reasonPing))
 			c.vanish()
@@ -100,6 +107,7 @@ func (c *Conn) keepAlive(now int64) bool {
 		c.pingAt = now + int64(c.config.PingInterval)
 		c.config.Count(PingSent)
 		c.writeControl(websocket.PingMessage, nil)
+		c.carrier.TakenAt() // what the peer has to take before the ping counts from here
 		if c.pingedAt == 0 {
 			c.pingedAt = now
 		}

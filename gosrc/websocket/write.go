@@ -26,7 +26,12 @@ func (c *Conn) Send(text bool, b []byte, more bool) {
 		c.gorilla.EnableWriteCompression(true)
 		c.gorilla.WriteMessage(kind, b) // fails only behind a close frame
 	case c.writer == nil:
-		c.gorilla.EnableWriteCompression(true)
+		// Its compressor is kept until the last part has come, however slowly the client takes them.
+		c.compressing = c.scan.deflate && c.config.pool.compressing < maxCompressing
+		if c.compressing {
+			c.config.pool.compressing++
+		}
+		c.gorilla.EnableWriteCompression(c.compressing)
 		if w, err := c.gorilla.NextWriter(kind); err == nil {
 			c.writer = w
 			c.writer.Write(b)
@@ -35,18 +40,27 @@ func (c *Conn) Send(text bool, b []byte, more bool) {
 		c.writer.Write(b)
 		if !more {
 			c.writer.Close()
-			c.writer = nil
+			c.dropWriter()
 		}
 	}
 	if !more {
 		c.config.Count(MessageOut)
 	}
-	c.unsent += len(b) + call.SendCost
+	c.unsent += int32(len(b) + call.SendCost)
 	if more {
 		// The compressor may keep it all, and then nothing leaves that would bring a Sent.
 		c.report(c.carrier.Buffered())
 	}
 	c.watchOutput()
+}
+
+// dropWriter forgets the message whose parts are being sent.
+func (c *Conn) dropWriter() {
+	c.writer = nil
+	if c.compressing {
+		c.compressing = false
+		c.config.pool.compressing--
+	}
 }
 
 // sendFrame writes a whole message as one frame, straight into the output or, if it is large, from where it lies to
@@ -67,9 +81,8 @@ func (c *Conn) sendFrame(opcode byte, b []byte) {
 // report tells the call what is out, as the app counts it: compressed bytes leave for more
 // than themselves, and all is reported once nothing waits.
 func (c *Conn) report(buffered int) {
-	if c.call != nil && c.unsent > buffered {
-		n := c.unsent - buffered
-		c.unsent = buffered
+	if n := int(c.unsent) - buffered; c.call != nil && n > 0 {
+		c.unsent = int32(buffered)
 		c.call.Sent(n)
 	}
 }

@@ -352,6 +352,11 @@ def test_each_event_loop(serve, loop, name):
     server.end()
 
 
+def listening(path):
+    """Whether somebody accepts connections there: the socket exists a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_standard_streams_that_are_closed(closed, tmp_path):
@@ -360,7 +365,7 @@ def test_standard_streams_that_are_closed(closed, tmp_path):
     command = f"exec {sys.executable} -m spvn support.app:app --app-dir {SUPPORT.parent} --uds {path} {closed}"
     process = subprocess.Popen(["sh", "-c", command])
     try:
-        assert until(lambda: os.path.exists(path))
+        assert until(lambda: listening(path))
         with Wire(path) as wire:
             for _ in range(3):
                 assert wire.get("/").answer().body == b"hello"

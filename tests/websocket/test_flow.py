@@ -77,6 +77,21 @@ def test_no_pings(ws_serve):
             raise AssertionError(client.frame())
 
 
+def test_a_client_that_takes_little(ws_serve):
+    """The kernel takes nothing more for longer than any deadline, and yet nobody is stuck."""
+    server = ws_serve(
+        *("--timeout-ws-send", "0.8", "--timeout-write", "0.8", "--ws-ping-interval", "0.8", "--ws-ping-timeout", "0.8"),
+        transport="poll",
+    )
+    with Client(server.port, receive_buffer=65536).open("/flood") as client:
+        begun = time.monotonic()
+        while time.monotonic() - begun < 4:
+            assert client.socket.recv(8192)
+            time.sleep(0.02)
+    assert until(lambda: server.stats()["websockets"]["open"] == 0)
+    assert server.count("websockets.timed_out.send") == server.count("connections.timed_out.write") == 0
+
+
 def test_a_client_that_takes_nothing(ws_serve):
     """send() waits for it, the memory is bounded, and after --timeout-ws-send it is cut and counted."""
     server = ws_serve("--timeout-ws-send", "0.7", "--ws-ping-interval", "off")

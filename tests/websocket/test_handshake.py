@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 from support.process import key
-from ws_client import Client, closing, handshake, text
+from ws_client import Client, closing, handshake, text, until
 
 
 def refused(server, request):
@@ -125,6 +126,24 @@ def test_an_app_that_ends_before_accepting_is_500(echo_server, path):
     with Client(echo_server.port) as c:
         c.send(handshake(path))
         assert c.head()[0] == 500
+
+
+@pytest.mark.parametrize("end", [closing(1000), b""])
+def test_everything_behind_the_handshake_at_once(ws_serve, end):
+    """Messages and the end are there before the app accepts: nobody comes to harm."""
+    server = ws_serve()
+    with Client(server.port) as c:
+        c.send(handshake("/accepts-late?key=late") + 8 * text("early") + end)
+        if not end:
+            c.socket.shutdown(socket.SHUT_WR)
+        with Client(server.port).open("/opens?key=late"):
+            pass
+        if end:
+            server.noted("late", "disconnect 1000")
+    assert until(lambda: server.stats()["calls"]["in_flight"] == 0)
+    with Client(server.port).open("/echo") as c:
+        c.send(text("still here"))
+        assert c.message() == "still here"
 
 
 def test_messages_behind_the_handshake(echo_server):

@@ -155,6 +155,14 @@ async def gate(s):
         await s.back(message)
 
 
+async def accepts_late(s):
+    """Accepts once somebody says open, and answers nothing."""
+    await GATES.setdefault(s.key, asyncio.Event()).wait()
+    await s.accept()
+    while await s.next() is not None:
+        pass
+
+
 async def opens(s):
     GATES.setdefault(s.key, asyncio.Event()).set()
     await s.accept()

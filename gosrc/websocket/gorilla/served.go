@@ -9,6 +9,10 @@ import (
 	"net"
 )
 
+// SkipRest has what was not read of the last frame forgotten: a compressed message may go on behind its final block
+// (RFC 7692 7.2.3.4), and whoever feeds whole frames must not have that looked for in the next one.
+func (c *Conn) SkipRest() { c.readRemaining = 0 }
+
 // NewServed is the server's half of a connection whose handshake is done elsewhere, as Upgrader.Upgrade would make it.
 func NewServed(conn net.Conn, reader *bufio.Reader, writeBufferSize int, buffers BufferPool, compress bool) *Conn {
 	c := newConn(conn, true, 0, writeBufferSize, buffers, reader, nil)

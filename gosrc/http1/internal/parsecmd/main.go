@@ -48,6 +48,7 @@ func (p *peer) Buffer() []byte            { return p.out[:0] }
 func (p *peer) Commit(b []byte)           { p.out = b }
 func (p *peer) CommitBody(b, body []byte) { p.out = append(b, body...) }
 func (p *peer) Buffered() int             { return 0 }
+func (p *peer) TakenAt() int64            { return 0 }
 func (p *peer) Pause()                    {}
 func (p *peer) Resume()                   {}
 func (p *peer) Deadline(int64)            {}
