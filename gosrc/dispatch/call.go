@@ -1,6 +1,8 @@
 package dispatch
 
 import (
+	"encoding/binary"
+
 	"spvn/gosrc/call"
 	"spvn/gosrc/link"
 	"spvn/gosrc/observe"
@@ -50,6 +52,8 @@ type Call struct {
 	finished bool // the app's answer is complete; no more credit is due
 	told     bool // DISCONNECT was written
 	spoke    bool // the worker wrote something about it, credit aside
+
+	abandoned bool // it has ended, and the worker has not said so
 
 	received, sent int64 // bytes, for reports
 
@@ -111,7 +115,7 @@ func (c *Call) Body(b []byte, last bool) {
 		return
 	}
 	if c.state == queued {
-		c.shard.dispatch.bytes.Add(int64(len(b)))
+		c.countBytes(len(b))
 	}
 	if c.state == offered {
 		c.port.settle()
@@ -187,6 +191,13 @@ func (c *Call) keep(b []byte) {
 		c.kept, c.body = larger, larger
 	}
 	c.body = append(c.body, b...)
+}
+
+// dropFirst forgets the first part of the body: the worker has it, and nobody else will be given it.
+func (c *Call) dropFirst() {
+	length := c.start[link.CallBodyLength:]
+	c.start = append([]byte(nil), c.start[:len(c.start)-int(binary.LittleEndian.Uint32(length))]...)
+	binary.LittleEndian.PutUint32(c.start[link.CallBodyLength:], 0)
 }
 
 // dropBody gives the buffer of what was to be forwarded back.

@@ -88,13 +88,14 @@ type AccessLine struct {
 
 // Dispatch is what the shards of one server share.
 type Dispatch struct {
-	settings  Settings
-	shards    []*Shard
-	inFlight  atomic.Int64 // over all shards, for Settings.Concurrency
-	waiting   atomic.Int64 // calls in the queues of all shards
-	bytes     atomic.Int64 // their bytes
-	announced atomic.Bool  // health checks say that the server drains
-	draining  atomic.Bool
+	settings    Settings
+	shards      []*Shard
+	inFlight    atomic.Int64 // over all shards, for Settings.Concurrency
+	waiting     atomic.Int64 // calls in the queues of all shards
+	bytes       atomic.Int64 // their bytes
+	urgentBytes atomic.Int64 // of them, those of priority paths
+	announced   atomic.Bool  // health checks say that the server drains
+	draining    atomic.Bool
 
 	paths   map[string]pathClass // what is not ordinary
 	timed   bool                 // some call may have a deadline
@@ -124,7 +125,7 @@ func (d *Dispatch) Shard(i int) *Shard { return d.shards[i] }
 // it goes on as before until Drain.
 func (d *Dispatch) Announce() { d.announced.Store(true) }
 
-// Drain says that the server stops: calls that no worker will take any more are refused.
+// Drain says that the server stops: health checks and answers say so, and no timer is due any more.
 func (d *Dispatch) Drain() { d.draining.Store(true) }
 
 // Draining reports whether Drain was called.

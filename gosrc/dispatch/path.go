@@ -18,7 +18,8 @@ const (
 )
 
 const (
-	// priorityExtra is how many calls of priority paths may wait when the queue is full.
+	// priorityExtra is how many calls of priority paths may wait when the queue is full. Their bytes have
+	// a bound of their own, as large as that of the queue.
 	priorityExtra = 1024
 	// stalledForLong is how long all workers must stand still before health checks say so:
 	// a loop that is blocked for a moment is no reason to send the requests elsewhere.
@@ -63,7 +64,7 @@ func (s *Shard) startPriority(c *Call) call.Call {
 			return c
 		}
 	}
-	if d.full(priorityExtra) {
+	if d.waiting.Load() >= int64(d.settings.QueueCalls+priorityExtra) || d.urgentBytes.Load() >= int64(d.settings.QueueBytes) {
 		return s.refuse(c, observe.RefusedQueueFull, 503, "The server is overloaded.", d.settings.RetryAfter)
 	}
 	s.enqueue(c)

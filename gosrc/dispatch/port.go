@@ -230,6 +230,9 @@ func (p *port) claim(c *Call, at int64) {
 		p.recovered() // what has claimed moves
 	}
 	p.shard.counters.Observe(observe.ClaimDelay, delay)
+	if cap(c.start) > keepStart && !(p.shard.dispatch.settings.RetrySafe && safe(c.start)) {
+		c.dropFirst()
+	}
 	if len(c.body) > 0 || c.bodyLast {
 		c.pump()
 	}
@@ -250,6 +253,8 @@ func (p *port) find(id uint64) *Call {
 func (p *port) abandon(c *Call) {
 	c.answer = nil
 	c.dropBody()
+	c.abandoned = true
+	p.shard.counters.Inc(observe.CallsAbandoned)
 	p.slots.Abandon(c.slot, c.generation)
 	c.pump()
 }

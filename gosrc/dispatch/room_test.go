@@ -8,6 +8,7 @@ import (
 
 	"spvn/gosrc/call"
 	"spvn/gosrc/link"
+	"spvn/gosrc/memory"
 	"spvn/gosrc/observe"
 )
 
@@ -350,4 +351,96 @@ func TestAClientsNameHasABound(t *testing.T) {
 	b.start(r).said(t, "fail 431")
 	r.Client.Host = r.Client.Host[:maxHost]
 	b.start(r).said(t)
+}
+
+// What a worker has of a body need not be kept for it.
+func TestTheFirstPartOfABodyIsNotKept(t *testing.T) {
+	for _, method := range []string{"POST", "GET"} {
+		b := newBench(t, func(s *Settings) { s.RetrySafe = true })
+		w := b.worker(1)
+		r := request()
+		r.Method, r.Body = []byte(method), make([]byte, 60<<10)
+		c := b.start(r).call.(*Call)
+		b.turn()
+		if n := w.read(t, 1, b.now)[0].body; n != 60<<10 {
+			t.Fatalf("the worker was given %d bytes", n)
+		}
+		b.turn()
+		if kept := cap(c.start); (kept < 1<<10) != (method == "POST") {
+			t.Errorf("%s: %d bytes are kept; want few, unless it may run again", method, kept)
+		}
+		var line AccessLine
+		readStart(c.start, &line)
+		if string(line.Method) != method || string(line.Path) != "/x" || line.Client != "1.2.3.4" {
+			t.Errorf("the log would say %s %s of %s", line.Method, line.Path, line.Client)
+		}
+	}
+}
+
+// A priority call is refused for those of its kind only, not for the bytes of others.
+func TestPriorityCallsBesideLargeBodies(t *testing.T) {
+	b := newBench(t, func(s *Settings) { s.PriorityPaths, s.QueueBytes = []string{"/healthz"}, 1<<20 })
+	large, urgent := request(), request()
+	large.Method, large.BodyLast = []byte("POST"), false
+	urgent.Path = []byte("/healthz")
+	var uploads []*fakeAnswer
+	for range 100 {
+		uploads = append(uploads, b.start(large))
+	}
+	for _, a := range uploads {
+		a.call.Body(make([]byte, 60<<10), false)
+	}
+	a := b.start(urgent)
+	a.said(t) // nothing: it waits
+	urgent.Method, urgent.Body = []byte("POST"), make([]byte, 60<<10)
+	refused := 0
+	for range 100 {
+		if len(b.start(urgent).log) > 0 {
+			refused++
+		}
+	}
+	if refused < 80 {
+		t.Errorf("%d of 100 priority calls with large bodies were refused; want those beyond the bound", refused)
+	}
+	if most := int64(b.dispatch.settings.QueueBytes) + 64<<10; b.dispatch.urgentBytes.Load() > most {
+		t.Errorf("%d bytes of priority calls wait; want at most %d", b.dispatch.urgentBytes.Load(), most)
+	}
+}
+
+// The budget for bodies hears of a body that came with a large head, too.
+func TestABodyBehindALargeHeadIsCharged(t *testing.T) {
+	budget := memory.NewBudget(24 << 20)
+	b := newBench(t, func(s *Settings) { s.Bodies = budget })
+	w := b.worker(1)
+	r := request()
+	r.Method, r.Body = []byte("POST"), make([]byte, 60<<10)
+	r.Fields = append(r.Fields, call.Field{Name: []byte("x-large"), Value: make([]byte, 90<<10)})
+	b.start(r)
+	b.turn()
+	id := w.read(t, 1, b.now)[0].id
+	b.turn()
+	if n := budget.Used(); n != 60<<10 {
+		t.Errorf("%d bytes are counted; want those of the body", n)
+	}
+	w.read(t, 10, b.now)
+	w.write(link.BodyCredit, 0, id, binary.LittleEndian.AppendUint64(nil, 60<<10))
+	b.turn()
+	if n := budget.Used(); n != 0 {
+		t.Errorf("%d bytes are counted once the app has received them; want none", n)
+	}
+}
+
+func TestAbandonedCallsAreCounted(t *testing.T) {
+	b := newBench(t, nil)
+	w := b.worker(1)
+	a := b.start(request())
+	b.turn()
+	id := w.read(t, 1, b.now)[0].id
+	b.turn()
+	a.call.Leave()
+	b.turn()
+	b.want(observe.CallsAbandoned, 1)
+	w.write(link.CallDone, 0, id, nil)
+	b.turn()
+	b.want(observe.CallsAbandoned, 0)
 }

@@ -63,6 +63,7 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 	if len(c.start) > maxStart && len(r.Body) > 0 {
 		// A large head and a large body that came at once: the body follows in its own records.
 		c.start = appendStart(c.start[:0], r, nil)
+		c.charge(len(r.Body))
 		c.keep(r.Body)
 		c.forwarded = false
 	} else if !r.BodyLast {
@@ -98,17 +99,25 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 			return c
 		}
 	}
-	if d.full(0) {
+	if d.full() {
 		return s.refuse(c, observe.RefusedQueueFull, 503, "The server is overloaded.", d.settings.RetryAfter)
 	}
 	s.enqueue(c)
 	return c
 }
 
-// full says whether the queue has reached its bounds; extra is how much more may wait.
-func (d *Dispatch) full(extra int) bool {
-	return d.waiting.Load() >= int64(d.settings.QueueCalls+extra) ||
-		d.bytes.Load() >= int64(d.settings.QueueBytes+extra<<10)
+// full says whether the queue has reached its bounds.
+func (d *Dispatch) full() bool {
+	return d.waiting.Load() >= int64(d.settings.QueueCalls) || d.bytes.Load() >= int64(d.settings.QueueBytes)
+}
+
+// countBytes takes note that n bytes more of a call wait.
+func (c *Call) countBytes(n int) {
+	d := c.shard.dispatch
+	d.bytes.Add(int64(n))
+	if c.priority {
+		d.urgentBytes.Add(int64(n))
+	}
 }
 
 // refuse answers a call in the core; the app never hears of it.
@@ -158,7 +167,7 @@ func (s *Shard) enqueue(c *Call) {
 	c.queuedAt = s.clock
 	s.queueOf(c).push(c)
 	s.dispatch.waiting.Add(1)
-	s.dispatch.bytes.Add(int64(c.size()))
+	c.countBytes(c.size())
 	s.counters.Add(observe.CallsQueued, 1)
 	s.counters.Add(observe.CallsWaiting, 1)
 }
@@ -166,7 +175,7 @@ func (s *Shard) enqueue(c *Call) {
 func (s *Shard) unqueue(c *Call) {
 	s.queueOf(c).remove(c)
 	s.dispatch.waiting.Add(-1)
-	s.dispatch.bytes.Add(-int64(c.size()))
+	c.countBytes(-c.size())
 	s.counters.Dec(observe.CallsWaiting)
 }
 
@@ -225,6 +234,6 @@ func (s *Shard) requeue(c *Call) {
 func (s *Shard) putBack(c *Call) {
 	s.queueOf(c).pushFront(c)
 	s.dispatch.waiting.Add(1)
-	s.dispatch.bytes.Add(int64(c.size()))
+	c.countBytes(c.size())
 	s.counters.Add(observe.CallsWaiting, 1)
 }

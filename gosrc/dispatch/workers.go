@@ -200,6 +200,10 @@ func (p *port) forget(c *Call) {
 	if c.again {
 		p.reruns--
 	}
+	if c.abandoned {
+		c.abandoned = false
+		p.shard.counters.Dec(observe.CallsAbandoned)
+	}
 	if c.old {
 		p.old--
 		c.old = false

@@ -34,7 +34,6 @@ const (
 	RefusedQueueTimeout // end: 503, it waited for longer than --timeout-queue
 	RefusedLimit        // end: 503, --limit-concurrency is reached
 	RefusedNoWorker     // end: 503, no worker became ready in time
-	RefusedDraining     // end: 503, the server stops
 	RefusedHeadTooLarge // end: 431, its head does not fit a link's record
 	RefusedQuarantine   // end: 503, requests like it have killed workers (--quarantine)
 
@@ -145,7 +144,6 @@ var counterNames = [NumCounters]string{
 	RefusedQueueTimeout: "calls.refused_by.queue_timeout",
 	RefusedLimit:        "calls.refused_by.limit_concurrency",
 	RefusedNoWorker:     "calls.refused_by.no_worker",
-	RefusedDraining:     "calls.refused_by.draining",
 	RefusedHeadTooLarge: "calls.refused_by.head_too_large",
 	RefusedQuarantine:   "calls.refused_by.quarantine",
 

@@ -22,8 +22,8 @@ func TestCounterNamesAreUniqueAndComplete(t *testing.T) {
 	if got := numCounters.String(); got != "unknown" {
 		t.Errorf("name of no counter = %q; want unknown", got)
 	}
-	if len(refusals) != 7 || len(failures) != 4 {
-		t.Errorf("reasons of refusals and failures = %d, %d; want 7, 4", len(refusals), len(failures))
+	if len(refusals) != 6 || len(failures) != 4 {
+		t.Errorf("reasons of refusals and failures = %d, %d; want 6, 4", len(refusals), len(failures))
 	}
 }
 
@@ -197,7 +197,7 @@ func TestSnapshotJSON(t *testing.T) {
 	s := r.Shard()
 	s.Add(CallsArrived, 7)
 	s.Add(RefusedQueueFull, 2)
-	s.Add(RefusedDraining, 1)
+	s.Add(RefusedNoWorker, 1)
 	s.Add(FailedCut, 3)
 	s.Add(Failed500, 1)
 	s.Observe(ClaimDelay, int64(1500*time.Millisecond))

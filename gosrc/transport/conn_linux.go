@@ -37,6 +37,7 @@ type conn struct {
 	inWheel  bool
 	idle     bool   // has no call in flight
 	listed   bool   // in Loop.idle: nor output that waits
+	spoke    bool   // something came since it became idle
 	waits    bool   // in Loop.unread
 	refused  bool   // the kernel did not take all of a body that was given to it at once
 	news     uint8  // events since reading was paused
@@ -228,6 +229,7 @@ func (c *conn) Idle(idle bool) {
 	}
 	c.idle = idle
 	if idle {
+		c.spoke = false
 		c.rest()
 		c.loop.counters.Add(observe.ConnectionsIdle, 1)
 	} else {
@@ -321,7 +323,7 @@ func (c *conn) readable(events uint32) {
 	l := c.loop
 	if !c.reads() {
 		if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-			c.lose()
+			c.broken()
 			return
 		}
 		c.missed |= events
@@ -335,7 +337,7 @@ func (c *conn) readable(events uint32) {
 	}
 	if c.peerDone {
 		if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-			c.lose()
+			c.broken()
 		}
 		return
 	}
@@ -359,7 +361,7 @@ func (c *conn) readable(events uint32) {
 	case errno == unix.EAGAIN:
 		return
 	case errno != 0:
-		c.lose()
+		c.broken()
 		return
 	case n == 0:
 		c.eof(false)
@@ -382,6 +384,12 @@ func (c *conn) readable(events uint32) {
 	} else {
 		c.protocol.Receive(input[:n])
 	}
+	if c.listed && !c.spoke {
+		// A request has begun to arrive: of the idle ones it is the last that should be closed.
+		c.spoke = true
+		l.idle.remove(c)
+		c.rest()
+	}
 	if !hangUp || n == len(input) || c.phase == gone {
 		return
 	}
@@ -398,7 +406,7 @@ func (c *conn) readable(events uint32) {
 			c.readSoon()
 			c.protocol.Receive(l.input[:m])
 		} else if errno != unix.EAGAIN {
-			c.lose()
+			c.broken()
 		}
 	}
 }
@@ -465,7 +473,7 @@ func (c *conn) flush() {
 			return
 		}
 		if errno != 0 {
-			c.lose()
+			c.broken()
 			return
 		}
 		l.counters.Add(observe.BytesOut, uint64(n))
@@ -589,6 +597,14 @@ func (c *conn) drain() {
 	if c.phase == open {
 		c.protocol.Drain()
 	}
+}
+
+// broken is lose of a connection that the peer reset, or whose peer is gone.
+func (c *conn) broken() {
+	if c.phase == open || c.phase == finishing {
+		c.loop.counters.Add(observe.ConnectionsReset, 1)
+	}
+	c.lose()
 }
 
 // lose ends a connection that is gone, and tells its protocol.

@@ -294,8 +294,10 @@ func (c *netConn) wrote(n int, err error) {
 			if t, ok := c.nc.(*net.TCPConn); ok {
 				t.SetLinger(0)
 			}
+			c.lose()
+			return
 		}
-		c.lose()
+		c.broken()
 	case c.inWrite == 0:
 		c.writing = false
 		c.flush()
@@ -414,11 +416,19 @@ func (c *netConn) received(b []byte, together bool, err error) {
 		return
 	}
 	if err != nil {
-		c.lose()
+		c.broken()
 		return
 	}
 	c.looked(len(b) > 0)
 	c.readOn()
+}
+
+// broken is lose of a connection that the peer reset, or whose peer is gone.
+func (c *netConn) broken() {
+	if c.phase == open || c.phase == finishing {
+		c.loop.counters.Add(observe.ConnectionsReset, 1)
+	}
+	c.lose()
 }
 
 // lose ends a connection that is gone, and tells its protocol.

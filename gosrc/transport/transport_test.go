@@ -510,6 +510,27 @@ func TestPeerLeavesWhileReadingIsPaused(t *testing.T) {
 	})
 }
 
+func TestResetsAreCounted(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, r *rig) {
+		for n := range uint64(3) {
+			c := r.dial()
+			r.say(c, "echo here")
+			r.hear(c, "here")
+			c.SetLinger(0)
+			c.Close()
+			r.wait("the reset", func() bool { return r.counter(observe.ConnectionsReset) == n+1 })
+		}
+		c := r.dial()
+		r.say(c, "close")
+		r.hear(c, "bye")
+		c.Close()
+		r.wait("the end", func() bool { return r.counter(observe.ConnectionsClosed) == 4 })
+		if n := r.counter(observe.ConnectionsReset); n != 3 {
+			t.Errorf("%d resets; want 3", n)
+		}
+	})
+}
+
 func TestSlowReaderMeetsTheWriteDeadline(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, r *rig) {
 		c := r.dial()

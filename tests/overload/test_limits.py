@@ -102,6 +102,21 @@ def test_new_connections_of_one_address(start):
         wire.close()
 
 
+def test_room_is_not_made_of_a_request_that_arrives(start):
+    server = start("--limit-connections", "2")
+    head = b"GET / HTTP/1.1\r\nHost: a\r\n"
+    with server.wire() as first, server.wire() as second:
+        assert first.get("/").answer().status == 200
+        assert second.get("/").answer().status == 200
+        seen = server.count("connections.bytes_in")
+        first.send(head)  # of the idle ones it was the first to be closed
+        assert until(lambda: server.count("connections.bytes_in") == seen + len(head))
+        with server.wire() as third:
+            assert third.get("/").answer().status == 200
+            second.ended()
+            assert first.send(b"\r\n").answer().status == 200
+
+
 def test_requests_on_one_connection(start):
     server = start("--limit-connection-requests", "2")
     with server.wire() as wire:
