@@ -71,7 +71,7 @@ func (s *server) worker(id int) (*dispatch.Worker, error) {
 	if w := s.workers[id]; w != nil {
 		return w, nil
 	}
-	return nil, fmt.Errorf("server %d has no worker %d", s.id, id)
+	return nil, fmt.Errorf("there is no worker %d", id)
 }
 
 // removeWorker drains a worker; see RemoveWorker.

@@ -21,11 +21,9 @@ import (
 
 // Defaults of Settings.
 const (
-	DefaultQueueCalls    = 65536            // calls waiting in the core, over all poll loops
-	DefaultQueueBytes    = 64 << 20         // bytes of their heads and bodies
-	DefaultQueueTimeout  = 10 * time.Second // then 503
-	DefaultWorkerTimeout = 60 * time.Second // how long calls wait while no worker is ready
-	maxUnclaimed         = 64               // offers a worker has not claimed yet, for each loop, at the most
+	DefaultQueueCalls = 65536    // calls waiting in the core, over all poll loops
+	DefaultQueueBytes = 64 << 20 // bytes of their heads and bodies
+	maxUnclaimed      = 64       // offers a worker has not claimed yet, for each loop, at the most
 )
 
 // Settings is what a server's dispatch is told at its start.

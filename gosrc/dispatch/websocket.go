@@ -14,9 +14,6 @@ import (
 // (answered), the client vanishes (left), or the app or its worker fails (failed). A
 // handshake that the app denies has an ordinary answer.
 
-// DefaultWebSocketQueue is Settings.WebSocketQueue; uvicorn has the same.
-const DefaultWebSocketQueue = 32
-
 // Both sides of the send window count alike.
 var _ = [1]struct{}{}[call.SendCost-link.WsSendCost]
 

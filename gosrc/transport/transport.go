@@ -21,11 +21,9 @@ import (
 	"spvn/gosrc/observe"
 )
 
-// Defaults of Config.
 const (
-	DefaultWriteTimeout = 30 * time.Second
-	lingerTime          = 2 * time.Second // input is discarded this long after the last answer
-	lingerBytes         = 1 << 20         // or this many bytes
+	lingerTime  = 2 * time.Second // input is discarded this long after the last answer
+	lingerBytes = 1 << 20         // or this many bytes
 
 	tightRead = 4 << 10 // what is read at once while too much of all bodies is held
 

@@ -27,7 +27,6 @@ const (
 
 // Close codes (RFC 6455 7.4.1, and IANA's registry).
 const (
-	codeNormal       = 1000
 	codeProtocol     = 1002
 	codeNoStatus     = 1005
 	codeAbnormal     = 1006

@@ -39,10 +39,6 @@ class Environment:
     def load(self) -> Path:
         return self.bin / "spvn-perf-load"
 
-    @property
-    def has_spvn(self) -> bool:
-        return (self.bin / "spvn").exists()
-
 
 def default_python() -> str:
     """Python 3.13 if the machine has one (the rivals' wheels are for it), otherwise the one running this."""

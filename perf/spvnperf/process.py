@@ -39,9 +39,6 @@ class Running:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def log_tail(self, lines: int = 8) -> str:
-        return tail(self.log, lines)
-
 
 def tail(path: Path, lines: int) -> str:
     """The end of a log, with paths from the checkout on: a report is no place for those of a machine."""

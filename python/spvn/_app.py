@@ -27,10 +27,7 @@ def prepare(config: Config) -> tuple[Served, str]:
     """
     if config.env_file is not None:
         load_env_file(config.env_file)
-    if config.app_dir is not None:
-        folder = os.path.abspath(config.app_dir)
-        if folder not in sys.path[:1]:
-            sys.path.insert(0, folder)
+    search(config)
     app = load_app(config.app, factory=config.factory, warn=logger.warning)
     interface = interface_of(app) if config.interface == "auto" else config.interface
     if interface == "wsgi":
@@ -41,6 +38,14 @@ def prepare(config: Config) -> tuple[Served, str]:
     if logger.isEnabledFor(TRACE):
         app = _traced(app)
     return app, version
+
+
+def search(config: Config) -> None:
+    """Have modules looked for in --app-dir first: that of the app, and what else the options name."""
+    if config.app_dir is not None:
+        folder = os.path.abspath(config.app_dir)
+        if folder not in sys.path[:1]:
+            sys.path.insert(0, folder)
 
 
 def _from_asgi2(app: ASGI2App) -> ASGI3App:

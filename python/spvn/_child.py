@@ -82,6 +82,7 @@ class _Child:
         config = self._launch.config
         try:
             configure_logging(config.log_config, config.log_level, config.use_colors)
+            _app.search(config)
             return loops.run(self._main, loops.loop_factory(config.loop))
         except StartupFailed as exc:
             self._failed("startup", exc, "")

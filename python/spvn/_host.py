@@ -20,7 +20,7 @@ from spvn import _signals, _stacks, core, loops
 from spvn.config import Config
 from spvn.core import Address, Core, Started
 from spvn.errors import SpvnError
-from spvn.logging import access_stream, style
+from spvn.logging import access_stream, configure_logging, style
 
 logger = logging.getLogger("spvn.error")
 
@@ -151,6 +151,12 @@ class Host:
     def _prepare(self) -> None:
         """What run() does before its loop runs."""
         raise NotImplementedError
+
+    def _configure_logging(self) -> None:
+        """Have logs written as the options say, and say what is odd about those."""
+        configure_logging(self.config.log_config, self.config.log_level, self.config.use_colors)
+        for flag, needed in self.config.without_effect():
+            logger.warning("%s has no effect without %s", flag, needed)
 
     def _signals(self) -> tuple[int, ...]:
         """The signals to handle."""

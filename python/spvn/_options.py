@@ -105,9 +105,45 @@ def read_header(value: Any) -> tuple[str, str]:
     return name, content
 
 
+def read_path(value: Any) -> str:
+    """The path of a request."""
+    path = read_text(value)
+    if not path.startswith("/"):
+        raise ValueError(f"{path!r} is not a path: it begins with /")
+    return path
+
+
+def read_name(value: Any) -> str:
+    """The name of a field."""
+    name = read_text(value).strip()
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"{name!r} is not a field name (RFC 9110 5.1)")
+    return name
+
+
+def read_address(value: Any) -> str:
+    """Where to listen: HOST:PORT, [V6]:PORT, unix:PATH or fd://N."""
+    address = read_text(value)
+    if address.startswith("unix:"):
+        good = address != "unix:"
+    elif address.startswith("fd://"):
+        good = address[len("fd://") :].isdigit()
+    else:
+        host, _, port = address.rpartition(":")
+        good = port.isdigit() and int(port) < 65536 and (":" not in host or host[:1] + host[-1:] == "[]")
+        good = good and ":" in address
+    if not good:
+        raise ValueError(f"{address!r} is not HOST:PORT, [V6]:PORT, unix:PATH or fd://N")
+    return address
+
+
 def read_any(value: Any) -> Any:
     """Anything: checked by who uses it."""
     return value
+
+
+def _plain(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,9 +200,9 @@ class Option:
         if self.choices and value not in self.choices:
             raise ValueError(f"{value!r} is not one of {', '.join(self.choices)}")
         if self.minimum is not None and value < self.minimum:
-            raise ValueError(f"{value} is too small: {self.minimum:g} or more")
+            raise ValueError(f"{value} is too small: {_plain(self.minimum)} or more")
         if self.maximum is not None and value > self.maximum:
-            raise ValueError(f"{value} is too large: {self.maximum:g} or less")
+            raise ValueError(f"{value} is too large: {_plain(self.maximum)} or less")
         return value
 
     def split(self, text: str, prefix: str) -> list[str]:

@@ -88,7 +88,6 @@ class WorkerProcess:
         self.ready_at: float | None = None
         self.stalled_at: float | None = None
         self._loop = asyncio.get_running_loop()
-        self.started_at = self._loop.time()
         self._on_message, self._on_exit = on_message, on_exit
         self._unread = b""
         self._watch = -1

@@ -18,10 +18,13 @@ from typing import IO, TYPE_CHECKING, Any, Union
 from spvn._options import (
     Option,
     option,
+    read_address,
     read_any,
     read_bool,
     read_header,
     read_int,
+    read_name,
+    read_path,
     read_seconds,
     read_size,
     read_text,
@@ -62,16 +65,19 @@ def _pair(default: bool | None, group: str, help: str, **description: Any) -> An
 
 def _seconds(default: float | None, group: str, help: str, **description: Any) -> Any:
     description.setdefault("minimum", 0)
+    description.setdefault("maximum", 10 * 365 * 86400)
     return option(default, group, help, read_seconds, metavar="SECONDS", unit="s", **description)
 
 
 def _size(default: int | None, group: str, help: str, **description: Any) -> Any:
     description.setdefault("minimum", 1)
+    description.setdefault("maximum", 1 << 50)
     return option(default, group, help, read_size, metavar="BYTES", unit="bytes", **description)
 
 
 def _count(default: int | None, group: str, help: str, **description: Any) -> Any:
     description.setdefault("minimum", 1)
+    description.setdefault("maximum", (1 << 31) - 1)
     return option(default, group, help, read_int, metavar="N", **description)
 
 
@@ -112,7 +118,7 @@ class Config:
         None,
         APP,
         "Most threads that run a WSGI app, in each worker; each runs one call at a time. ASGI apps have none.",
-        none="the number of cores and 4, at most 32",
+        none="4 more than there are cores, at most 32",
     )
     lifespan: str = option(
         "auto",
@@ -161,6 +167,7 @@ class Config:
     bind: list[str] = _list(
         ADDRESS,
         "Listen here, not on --host and --port: HOST:PORT, [V6]:PORT, unix:PATH or fd://N. May be repeated.",
+        read_address,
         metavar="ADDRESS",
         core=True,
     )
@@ -184,6 +191,7 @@ class Config:
         HTTP,
         "Threads that move bytes.",
         none="1 on up to 4 cores, then a quarter of them",
+        maximum=256,
         core=True,
     )
     server_header: bool = _pair(True, HTTP, "Send a Server field.", core=True)
@@ -251,7 +259,7 @@ class Config:
     limit_connection_rate: int | None = _count(
         None,
         LIMITS,
-        "Most new connections a second from one address, and at once; behind a proxy all come from one.",
+        "Most new connections a second from one address, and most at once; behind a proxy all come from one.",
         none="off",
         core=True,
     )
@@ -282,6 +290,7 @@ class Config:
     priority_paths: list[str] = _list(
         LIMITS,
         "Calls of this path go ahead of all that wait and are never refused. Exact; may be repeated.",
+        read_path,
         factory=lambda: list(HEALTH_PATHS),
         flag="--priority-path",
         metavar="PATH",
@@ -293,6 +302,7 @@ class Config:
         LIMITS,
         "Answer GET of this path from the workers' state, without the app: 200, or 503 while the server drains, "
         "no worker is ready or all are stalled. Not in the access log.",
+        read_path,
         metavar="PATH",
         none="off",
         core=True,
@@ -301,6 +311,7 @@ class Config:
         None,
         LIMITS,
         "The same for a check that restarts what fails it: 503 only while all workers are stalled.",
+        read_path,
         metavar="PATH",
         none="off",
         core=True,
@@ -354,6 +365,7 @@ class Config:
         None,
         TIMEOUTS,
         "Field in which a client says how long it waits (2, 0.5, 250ms); it shortens --timeout-request.",
+        read_name,
         metavar="NAME",
         none="off",
         core=True,
@@ -505,6 +517,8 @@ class Config:
         self._check_log_level()
         _check_compatibility(self)
         _check_available(self)
+        if self.app_dir and not os.path.isdir(self.app_dir):
+            raise ConfigError("--app-dir", f"there is no directory {self.app_dir!r}")
         if self.factory and not isinstance(self.app, str) and not callable(self.app):
             raise ConfigError("--factory", f"{self.app!r} cannot be called")
         if self.h11_max_incomplete_event_size is not None and self.limit_header_bytes == _default("limit_header_bytes"):
@@ -528,6 +542,19 @@ class Config:
     def supervised(self) -> bool:
         """Whether the app runs in worker processes."""
         return self.workers is not None or self.reload
+
+    def without_effect(self) -> list[tuple[str, str]]:
+        """The flags that were given and change nothing, each with the one that is missing."""
+        needs = {
+            "--workers": not self.supervised,
+            "--reload": not self.reload,
+            "--limit-max-requests": self.limit_max_requests is None,
+        }
+        return [
+            (_OPTIONS[name].flag if getattr(self, name) is not False else _OPTIONS[name].off_flag, needed)
+            for name, needed in _NEEDS.items()
+            if needs[needed] and getattr(self, name) != _OPTIONS[name].default
+        ]
 
     def core_options(self) -> dict[str, Any]:
         """What the core is started with, ready to be written as JSON. None means the core's default."""
@@ -566,6 +593,7 @@ class _Field:
         self.name = field.name
         self.option: Option = field.metadata["option"]
         self.flag = self.option.flag or "--" + field.name.replace("_", "-")
+        self.off_flag = "--no-" + self.flag[len("--") :] if self.option.paired else ""
         self.variables = (f"SPVN_{field.name.upper()}", f"UVICORN_{field.name.upper()}", *self.option.variables)
         made = None if field.default_factory is dataclasses.MISSING else field.default_factory
         self.default = field.default if made is None else made()
@@ -587,6 +615,20 @@ def options() -> list[_Field]:
 def _default(name: str) -> Any:
     return _OPTIONS[name].default
 
+
+# Options that change nothing without another one.
+_NEEDS = {
+    "limit_max_rss": "--workers",
+    "worker_lifetime": "--workers",
+    "timeout_worker_stall": "--workers",
+    "retry_safe": "--workers",
+    "quarantine": "--workers",
+    "limit_max_requests_jitter": "--limit-max-requests",
+    "reload_dirs": "--reload",
+    "reload_includes": "--reload",
+    "reload_excludes": "--reload",
+    "reload_delay": "--reload",
+}
 
 # Options whose feature is not there yet, with the values that mean "without it". To
 # enable one, take it out.

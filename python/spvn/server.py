@@ -18,7 +18,7 @@ from spvn import _app, _collector, _signals, loops
 from spvn._host import DRAIN_SLACK_SECONDS, FOREVER_SECONDS, Host, Interrupted, info
 from spvn.config import Config
 from spvn.errors import SpvnError
-from spvn.logging import configure_logging, style
+from spvn.logging import style
 from spvn.worker import Worker
 
 logger = logging.getLogger("spvn.error")
@@ -44,6 +44,7 @@ class Server(Host):
         self._only = False  # the process does nothing but serve
 
     def _loop_factory(self) -> loops.LoopFactory:
+        _app.search(self.config)
         return loops.loop_factory(self.config.loop)
 
     def _prepare(self) -> None:
@@ -67,7 +68,7 @@ class Server(Host):
     def _load(self) -> tuple[_app.Served, str]:
         """The app, ready to be called, and its ASGI version. Raises AppError."""
         if self._app is None:
-            configure_logging(self.config.log_config, self.config.log_level, self.config.use_colors)
+            self._configure_logging()
             self._app = _app.prepare(self.config)
         return self._app
 

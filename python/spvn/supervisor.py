@@ -33,7 +33,7 @@ from spvn.config import Config
 from spvn.core import LinkDescriptors
 from spvn.envfile import load_env_file
 from spvn.errors import AppError, AppImportError, ConfigError, SpvnError, StartupFailed
-from spvn.logging import configure_logging, style
+from spvn.logging import style
 from spvn.reload import watch_options
 
 logger = logging.getLogger("spvn.error")
@@ -91,7 +91,7 @@ class Supervisor(Host):
         return asyncio.SelectorEventLoop
 
     def _prepare(self) -> None:
-        configure_logging(self.config.log_config, self.config.log_level, self.config.use_colors)
+        self._configure_logging()
 
     def _signals(self) -> tuple[int, ...]:
         return (*_signals.HANDLED, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
@@ -483,7 +483,7 @@ class Supervisor(Host):
         try:
             self._core.watch(self._server.server, options)
         except RuntimeError as exc:
-            raise ConfigError("--reload", str(exc)) from exc
+            raise ConfigError("--reload-dir" if self.config.reload_dirs else "--reload", str(exc)) from exc
         logger.info("Will watch for changes in these directories: %s", options["dirs"])
 
     def _on_files(self, event: dict[str, Any]) -> None:

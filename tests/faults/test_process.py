@@ -352,6 +352,28 @@ def test_each_event_loop(serve, loop, name):
     server.end()
 
 
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]])
+def test_a_loop_of_the_apps(serve, tmp_path, workers):
+    """It is looked for where the app is."""
+    (tmp_path / "loops_of_ours.py").write_text(
+        "import asyncio\n\nclass Ours(asyncio.SelectorEventLoop):\n    pass\n\n\ndef factory():\n    return Ours()\n"
+    )
+    (tmp_path / "app_of_ours.py").write_text(
+        "import asyncio\n\nfrom support.app import app as inner\n\n\n"
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'http':\n"
+        "        assert type(asyncio.get_running_loop()).__name__ == 'Ours'\n"
+        "    await inner(scope, receive, send)\n"
+    )
+    server = serve(
+        *("--loop", "loops_of_ours:factory", "--app-dir", str(tmp_path), *workers),
+        app="app_of_ours:app",
+        env={"PYTHONPATH": str(SUPPORT.parent)},
+    )
+    with server.wire() as wire:
+        assert wire.get("/").answer().body == b"hello"
+
+
 def listening(path):
     """Whether somebody accepts connections there: the socket exists a moment before."""
     with socket.socket(socket.AF_UNIX) as probe:

@@ -77,6 +77,7 @@ def test_no_host_is_every_address() -> None:
         ("headers", ["X-A: b:c ", ("Y", "z"), (b"q", b"r")], [("X-A", "b:c"), ("Y", "z"), ("q", "r")]),
         ("headers", None, []),
         ("bind", "[::1]:80", ["[::1]:80"]),
+        ("bind", [":80", "unix:/x", "fd://3", "a-b.c:1"], [":80", "unix:/x", "fd://3", "a-b.c:1"]),
         ("log_level", "10", 10),
         ("log_level", "Debug", "Debug"),
         ("uds", "off", "off"),
@@ -106,6 +107,19 @@ def test_values(name: str, given: Any, want: Any) -> None:
         ("headers", [("X", "a\nb")], "--header: the value 'a\\nb' of X has a character that no field may have (RFC 9110 5.5)"),
         ("log_level", "loud", "--log-level: 'loud' is not one of critical, error, warning, info, debug, trace"),
         ("workers", 0, "--workers: 0 is too small: 1 or more"),
+        ("io_threads", 100_000, "--io-threads: 100000 is too large: 256 or less"),
+        ("backlog", 1 << 40, "--backlog: 1099511627776 is too large: 2147483647 or less"),
+        ("ws_max_size", "99999999999999999999", "--ws-max-size: 99999999999999999999 is too large: 1125899906842624 or less"),
+        ("timeout_header", 1e300, "--timeout-header: 1e+300 is too large: 315360000 or less"),
+        ("bind", ["nope"], "--bind: 'nope' is not HOST:PORT, [V6]:PORT, unix:PATH or fd://N"),
+        ("bind", ["a:99999"], "--bind: 'a:99999' is not HOST:PORT, [V6]:PORT, unix:PATH or fd://N"),
+        ("bind", ["::1:80"], "--bind: '::1:80' is not HOST:PORT, [V6]:PORT, unix:PATH or fd://N"),
+        ("bind", ["unix:"], "--bind: 'unix:' is not HOST:PORT, [V6]:PORT, unix:PATH or fd://N"),
+        ("bind", ["fd://x"], "--bind: 'fd://x' is not HOST:PORT, [V6]:PORT, unix:PATH or fd://N"),
+        ("health_check_path", "health", "--health-check-path: 'health' is not a path: it begins with /"),
+        ("priority_paths", ["/a", "b"], "--priority-path: 'b' is not a path: it begins with /"),
+        ("deadline_header", "bad name", "--deadline-header: 'bad name' is not a field name (RFC 9110 5.1)"),
+        ("app_dir", "/nonexistent", "--app-dir: there is no directory '/nonexistent'"),
         ("http", "h11", "--http: 'h11': spvn has one HTTP implementation, its own; leave the option out"),
         ("ws", "wsproto", "--ws: 'wsproto': spvn has one WebSocket implementation, its own; use auto or none"),
     ],
@@ -116,6 +130,19 @@ def test_values_that_cannot_be_used(name: str, given: Any, message: str) -> None
     assert str(caught.value) == message
     assert caught.value.exit_code == 2
     assert isinstance(caught.value, ValueError)
+
+
+def test_options_that_change_nothing() -> None:
+    def odd(**options: Any) -> list[tuple[str, str]]:
+        return Config("main:app", **options).without_effect()
+
+    assert odd() == odd(drain_delay=3, limit_max_requests=5) == []
+    assert odd(worker_lifetime=60, retry_safe=False) == [
+        ("--worker-lifetime", "--workers"),
+        ("--no-retry-safe", "--workers"),
+    ]
+    assert odd(workers=1, worker_lifetime=60, reload_dirs=["x"]) == [("--reload-dir", "--reload")]
+    assert odd(limit_max_requests_jitter=5) == [("--limit-max-requests-jitter", "--limit-max-requests")]
 
 
 def test_an_option_that_does_not_exist() -> None:

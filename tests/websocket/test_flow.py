@@ -80,7 +80,8 @@ def test_no_pings(ws_serve):
 def test_a_client_that_takes_little(ws_serve):
     """The kernel takes nothing more for longer than any deadline, and yet nobody is stuck."""
     server = ws_serve(
-        *("--timeout-ws-send", "0.8", "--timeout-write", "0.8", "--ws-ping-interval", "0.8", "--ws-ping-timeout", "0.8"),
+        *("--timeout-ws-send", "0.8", "--timeout-write", "0.8"),
+        *("--ws-ping-interval", "0.8", "--ws-ping-timeout", "0.8"),
         transport="poll",
     )
     with Client(server.port, receive_buffer=65536).open("/flood") as client:
