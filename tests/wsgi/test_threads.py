@@ -56,7 +56,7 @@ def test_threads_are_started_as_they_are_needed() -> None:
     with serving(Gate(), threads=4) as server:
         for _ in range(20):
             assert get(server, "/now")[0] == 200
-        assert len(names()) <= 2  # one that runs and one that waits
+        assert len(names()) <= 3  # one that runs, one that waits, and on a busy machine one that does not wait yet
     assert until(lambda: not names())
 
 
