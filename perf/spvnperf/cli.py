@@ -258,9 +258,9 @@ def render(results: dict[str, Any], output: Path) -> Path:
 def show_list() -> int:
     print("servers:")
     for server in SERVERS:
-        print(f"  {server.name:<14}{server.note}")
+        print(f"  {server.name:<16}{server.note}")
     print("works:")
     for work in works.WORKS:
         sizes = ", ".join(f"{size:,}" for size in work.sizes)
-        print(f"  {work.name:<14}{work.title} ({sizes})")
+        print(f"  {work.name:<16}{work.title} ({sizes})")
     return 0

@@ -84,8 +84,12 @@ class Flatness:
         return max(self.costs, key=self.ratio)
 
     @property
+    def missed(self) -> list[int]:
+        return [size for size in self.costs if self.ratio(size) > FLAT]
+
+    @property
     def met(self) -> bool:
-        return self.ratio(self.worst) <= FLAT
+        return not self.missed
 
 
 def flatness(entries: list[Entry], server: str = US) -> Flatness | None:

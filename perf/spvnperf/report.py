@@ -58,7 +58,7 @@ def goals_section(entries: list[Entry]) -> str:
     lines = ["## What holds and what does not", "", "| goal | spvn | rival | ratio | |", "|---|---|---|---|---|"]
     for v in verdicts:
         state = {True: "holds", False: "**does not hold**", None: "rival not measured"}[v.met]
-        shown = size if v.goal.metric == ("rss",) else number
+        shown = {("rss",): size, goals.P50: duration, goals.P99: duration}.get(v.goal.metric, number)
         theirs = f"{shown(v.theirs)} ({v.against})" if v.theirs is not None else ""
         ratio = f"{v.ratio:.2f}" if v.ratio is not None else ""
         lines.append(f"| {v.goal.text} | {shown(v.ours)} | {theirs} | {ratio} | {state} |")
@@ -86,7 +86,7 @@ def goals_section(entries: list[Entry]) -> str:
         ):
             lines.append(f"| {worst.work}: {text} | {value} | | | {'holds' if met else '**does not hold**'} |")
     if flat is not None:
-        state = "holds" if flat.met else f"**does not hold** at {flat.worst:,}"
+        state = "holds" if flat.met else f"**does not hold** at {', '.join(f'{size:,}' for size in flat.missed)}"
         sizes = f"{min(flat.costs):,} to {max(flat.costs):,} connections"
         lines.append(
             f"| hello: CPU per call flat from {sizes}, at most {goals.FLAT:g} of that at {goals.FLAT_AT} |"
