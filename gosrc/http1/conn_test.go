@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -678,5 +679,30 @@ func TestAddresses(t *testing.T) {
 	r.send(get)
 	if c := r.last(1); c.client != (call.Addr{Host: "192.0.2.1", Port: 1234}) || c.scheme != "http" {
 		t.Errorf("client %v, scheme %s", c.client, c.scheme)
+	}
+}
+
+// What a chunk costs beside its bytes is no business of the client's: those of one read come together.
+func TestSmallChunksComeTogether(t *testing.T) {
+	for _, size := range []int{1, 100, joined, joined + 1} {
+		r := newRig(t)
+		pieces := 0
+		r.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+		c := r.last(1)
+		c.room, c.onBody = 1<<20, func(*appCall) { pieces++ }
+		chunk := fmt.Sprintf("%x\r\n%s\r\n", size, strings.Repeat("b", size-1)+"e")
+		many := max(2, 40_000/len(chunk))
+		r.send(strings.Repeat(chunk, many))
+		want := 1
+		if size > joined {
+			want = many
+		}
+		if pieces != want {
+			t.Errorf("%d chunks of %d bytes came in %d pieces; want %d", many, size, pieces, want)
+		}
+		r.send("0\r\n\r\n")
+		if got := strings.Repeat(strings.Repeat("b", size-1)+"e", many); string(c.body) != got || !c.bodyLast {
+			t.Errorf("%d chunks of %d bytes came as %d other bytes", many, size, len(c.body))
+		}
 	}
 }

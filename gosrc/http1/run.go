@@ -242,6 +242,10 @@ func (c *Conn) decode(b []byte) (decoded []byte, used int, r *Refusal) {
 	return decoded, used, nil
 }
 
+// joined is the length up to which a chunk is put together with the one before or behind it: each piece costs the app
+// a message and the worker some eighty bytes, and clients choose the sizes of chunks.
+const joined = 4 << 10
+
 // forward hands body to the call. One piece is held back until it is known whether the
 // body ends behind it.
 func (c *Conn) forward(b []byte) int {
@@ -258,6 +262,10 @@ func (c *Conn) forward(b []byte) int {
 			continue
 		}
 		if held != nil {
+			if min(len(held), len(data)) <= joined {
+				held = append(held, data...) // where its frame was, or further to the front
+				continue
+			}
 			if !c.pass(held, false) {
 				return used
 			}

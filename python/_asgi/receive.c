@@ -84,6 +84,23 @@ void call_credit(Call *call, uint64_t bytes)
     call_publish(call);
 }
 
+/* A small part is put behind one that waits: what a part costs beside its bytes is no business of the client's. */
+#define JOINED 4096
+
+static int join(Chunk *chunk, const uint8_t *bytes, uint32_t length)
+{
+    Py_ssize_t size = PyBytes_GET_SIZE(chunk->payload);
+    PyObject *both = PyBytes_FromStringAndSize(NULL, size + length);
+    if (both == NULL) {
+        return -1;
+    }
+    memcpy(PyBytes_AS_STRING(both), PyBytes_AS_STRING(chunk->payload), (size_t)size);
+    memcpy(PyBytes_AS_STRING(both) + size, bytes, length);
+    Py_SETREF(chunk->payload, both);
+    chunk->credit += length;
+    return 0;
+}
+
 int receive_body(Call *call, const uint8_t *bytes, uint32_t length, bool last)
 {
     if (call->ended || call->disconnected || call->answer == ANSWER_COMPLETE || call->body_last) {
@@ -96,6 +113,12 @@ int receive_body(Call *call, const uint8_t *bytes, uint32_t length, bool last)
     }
     if (length == 0 && !last) {
         return 0;
+    }
+    Chunk *before = call->chunks_last;
+    bool several = call->receivers.first != NULL && call->receivers.first->next != NULL; /* wait for one each */
+    if (before != NULL && !several && (size_t)PyBytes_GET_SIZE(before->payload) + length <= JOINED) {
+        before->last = last;
+        return join(before, bytes, length);
     }
     return push(call, PyBytes_FromStringAndSize((const char *)bytes, length), length, last);
 }

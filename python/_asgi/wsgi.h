@@ -35,7 +35,7 @@ typedef struct Pending {
 /* A part of a request's body. */
 typedef struct Piece {
     struct Piece *next;
-    uint32_t length, at; /* read up to here */
+    uint32_t length, at, room; /* filled and read up to here, and how much fits */
     uint8_t bytes[];
 } Piece;
 

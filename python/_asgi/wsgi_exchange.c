@@ -39,7 +39,7 @@ static PyObject *input_of(Exchange *call, const CallStart *start)
         if (piece == NULL) {
             return PyErr_NoMemory();
         }
-        *piece = (Piece){.length = start->body_length};
+        *piece = (Piece){.length = start->body_length, .room = start->body_length};
         memcpy(piece->bytes, start->body, start->body_length);
         /* What the core has forwarded since the claim comes behind it. */
         pthread_mutex_lock(&pool->lock);

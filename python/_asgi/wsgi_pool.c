@@ -193,39 +193,51 @@ static Exchange *find(Pool *pool, uint64_t id)
     return call != NULL && call->id == id ? call : NULL;
 }
 
+/* Small pieces have room for more: what one costs beside its bytes is no business of the client's. */
+#define LEAST_ROOM 4096
+
+/* Puts bytes behind what was not read. The pool's lock is held. */
+static int add_piece(Exchange *call, const uint8_t *bytes, uint32_t size)
+{
+    Piece *last = call->last;
+    if (last == NULL || last->room - last->length < size) {
+        uint32_t room = size < LEAST_ROOM && last != NULL ? LEAST_ROOM : size;
+        Piece *piece = PyMem_RawMalloc(sizeof *piece + room);
+        if (piece == NULL) {
+            return -1;
+        }
+        *piece = (Piece){.room = room};
+        if (last != NULL) {
+            last->next = piece;
+        } else {
+            call->first = piece;
+        }
+        call->last = last = piece;
+    }
+    memcpy(last->bytes + last->length, bytes, size);
+    last->length += size;
+    return 0;
+}
+
 static int take_body(Pool *pool, uint64_t id, const uint8_t *payload, uint32_t length, bool last)
 {
     uint32_t size = length >= SPVN_BODY_FIXED_SIZE ? get32(payload + SPVN_BODY_LENGTH) : 0;
     if (length < SPVN_BODY_FIXED_SIZE || size > length - SPVN_BODY_FIXED_SIZE) {
         return -1;
     }
-    Piece *piece = size > 0 ? PyMem_RawMalloc(sizeof *piece + size) : NULL;
-    if (size > 0) {
-        if (piece == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        *piece = (Piece){.length = size};
-        memcpy(piece->bytes, payload + SPVN_BODY_BYTES, size);
-    }
+    int result = 0;
     pthread_mutex_lock(&pool->lock);
     Exchange *call = find(pool, id);
     if (call != NULL && !call->body_last) {
-        call->body_last = last;
-        if (piece != NULL) {
-            if (call->last != NULL) {
-                call->last->next = piece;
-            } else {
-                call->first = piece;
-            }
-            call->last = piece;
-            piece = NULL;
-        }
+        result = size > 0 ? add_piece(call, payload + SPVN_BODY_BYTES, size) : 0;
+        call->body_last = last && result == 0;
         exchange_wake(call);
     }
     pthread_mutex_unlock(&pool->lock);
-    PyMem_RawFree(piece);
-    return 0;
+    if (result < 0) {
+        PyErr_NoMemory();
+    }
+    return result;
 }
 
 int pool_record(Pool *pool, const uint8_t *record, uint32_t length)

@@ -94,8 +94,8 @@ def test_parts_wait_until_they_are_received(run: Runner) -> None:
 
     async def scenario(worker: Worker) -> None:
         call = worker.core.call(method=b"POST", last=False)
-        for _ in range(3):
-            worker.core.body(call, b"part")
+        for part in (b"x" * 5000, b"p" * 5000, b"art"):
+            worker.core.body(call, part)
         await worker.until(lambda: gate)
         await worker.turns()
         worker.take()
@@ -104,10 +104,39 @@ def test_parts_wait_until_they_are_received(run: Runner) -> None:
         await worker.turns()
         gate[0].set()
         await worker.done(call)
-        assert [r.number for r in worker.of(call) if r.type == S.BODY_CREDIT] == [4, 4, 4]
+        assert [r.number for r in worker.of(call) if r.type == S.BODY_CREDIT] == [5000, 5000, 3]
 
     run(late, scenario)
-    assert app.messages == [request(b"part", True), request(b"part", True), request(b"part")]
+    assert app.messages == [request(b"x" * 5000, True), request(b"p" * 5000, True), request(b"art")]
+
+
+def test_small_parts_that_wait_are_joined(run: Runner) -> None:
+    """A client chooses how small the chunks of its body are, but not what each of them costs."""
+    gate: list[asyncio.Event] = []
+    app = Collect()
+
+    async def late(scope: Any, receive: Any, send: Any) -> None:
+        gate.append(asyncio.Event())
+        await gate[0].wait()
+        await app(scope, receive, send)
+
+    async def scenario(worker: Worker) -> None:
+        call = worker.core.call(method=b"POST", last=False)
+        for number in range(10_000):
+            worker.core.body(call, b"%d" % (number % 10))
+            if number % 100 == 0:
+                await worker.turns()
+        worker.core.body(call, b"end", last=True)
+        await worker.until(lambda: gate)
+        await worker.turns()
+        gate[0].set()
+        await worker.done(call)
+        assert sum(r.number for r in worker.of(call) if r.type == S.BODY_CREDIT) == 10_003
+
+    run(late, scenario)
+    assert b"".join(message["body"] for message in app.messages) == b"0123456789" * 1000 + b"end"
+    assert len(app.messages) == 3
+    assert [message["more_body"] for message in app.messages] == [True, True, False]
 
 
 def test_empty_body_that_ends_late(run: Runner) -> None:
