@@ -46,6 +46,8 @@ type port struct {
 	firings map[uint64]*firing // due times of timers that have a slot, by its ID; see timers.go
 
 	blocked  []*Call // wait for room in the inbox
+	messages int     // bytes of WebSocket messages that do
+	crowded  []*Call // WebSockets that wait until those are fewer
 	full     bool    // the inbox had no room for a call start
 	rungTurn uint64  // the worker's turn when it was last rung
 	rung     bool

@@ -38,8 +38,6 @@ type Shard struct {
 	line   AccessLine
 	told   call.Answer // of the record in hand
 
-	messages  int        // bytes of WebSocket messages that wait for room in an inbox
-	crowded   []*Call    // WebSockets that wait until they are fewer
 	squeezed  []*Call    // their reading pauses until the budget for bodies has room
 	freed     bool       // a thread of a pool since the last turn
 	tight     bool       // the workers know that the budget for output is overdrawn

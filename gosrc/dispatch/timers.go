@@ -286,8 +286,8 @@ func (t *timers) settle() {
 
 // claimed finds out whether the worker has begun a due time that it was offered.
 func (t *timers) claimed(f *firing) bool {
-	if f.claimed {
-		return true // perhaps over already, if its end came first
+	if f.claimed || f.port == nil {
+		return true // perhaps over already, if its end came first, or its worker's
 	}
 	_, ok, err := f.port.slots.Claimed(f.slot, f.generation)
 	if err != nil {
@@ -349,7 +349,7 @@ func (t *timers) end(f *firing, reason *atomic.Uint64) {
 	if t.pending[at] == f {
 		delete(t.pending, at)
 	}
-	if f.claimed {
+	if f.claimed || f.port == nil {
 		if t.running[at]--; t.running[at] <= 0 {
 			delete(t.running, at)
 		}
@@ -387,7 +387,17 @@ func (t *timers) drained(p *port) {
 			t.again(f, p)
 		}
 	}
-	t.book.Gone(p.worker.ID)
+	t.book.Gone(p.worker.ID, t.othersReady(p))
+}
+
+// othersReady says whether a worker other than p's is ready.
+func (t *timers) othersReady(p *port) bool {
+	for _, other := range t.shard.ports {
+		if other != p && !other.dead && other.worker.State() == WorkerReady {
+			return true
+		}
+	}
+	return false
 }
 
 // lost takes note that a worker is gone: its port is not among the shard's any more.
@@ -413,7 +423,7 @@ func (t *timers) lost(p *port) {
 			t.end(f, &t.stats.Missed)
 		}
 	}
-	t.book.Gone(p.worker.ID)
+	t.book.Gone(p.worker.ID, t.othersReady(p))
 }
 
 // again finds another worker for what one could not begin.

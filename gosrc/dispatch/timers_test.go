@@ -442,3 +442,31 @@ func TestTimersNeverRunTwice(t *testing.T) {
 		}
 	}
 }
+
+// A worker that went mad with a due time in its hands costs that due time, and the loop nothing.
+func TestAMadWorkerWithADueTime(t *testing.T) {
+	b := newBench(t, nil)
+	mad := b.worker(1)
+	mad.setTimer("k", time.Second, time.Second, 0)
+	b.at(0)
+	b.at(1000 * ms)
+	p := b.shard.ports[0]
+	if len(p.firings) != 1 {
+		t.Fatalf("%d due times were offered; want one", len(p.firings))
+	}
+	slots := mad.Link.Memory()[link.HeaderSize:]
+	for i := range slots[:len(slots)/64] {
+		slots[i] = 0xff
+	}
+	b.at(1001 * ms)
+	if len(b.corrupt) == 0 {
+		t.Fatal("the worker was not found mad")
+	}
+	b.shard.Detach(mad.Worker)
+	for i := range 5 {
+		b.at((1002 + int64(i)) * ms)
+	}
+	if n := len(b.shard.timers.offered); n != 0 {
+		t.Errorf("%d due times are still looked at; want none", n)
+	}
+}

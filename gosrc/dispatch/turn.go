@@ -33,6 +33,7 @@ func (s *Shard) Turn() (progress bool) {
 			p.full = false
 		}
 		p.unblock()
+		p.uncrowd()
 	}
 	if s.nextTick != 0 && s.now >= s.nextTick {
 		s.nextTick = 0
@@ -44,7 +45,6 @@ func (s *Shard) Turn() (progress bool) {
 		}
 	}
 	s.tighten()
-	s.uncrowd()
 	s.nextPace = 0
 	s.offerWaiting()
 	s.share()

@@ -28,7 +28,8 @@ type socket struct {
 	messages int // taken and not yet received by the app, as far as the worker told
 	bytes    int // of those
 	starved  bool
-	crowded  bool // is in the shard's list
+	crowded  bool  // is in the port's list
+	port     *port // of its worker, also once the call has left it
 
 	failing bool   // the app is to be told what it will be closed with
 	code    uint16 // how it was closed in order, or will be, 0: it was not
@@ -64,14 +65,14 @@ func (c *Call) Message(text bool, b []byte) {
 	s.pending = binary.LittleEndian.AppendUint32(s.pending, opcode(text))
 	s.pending = binary.LittleEndian.AppendUint32(s.pending, uint32(len(b)))
 	s.pending = append(s.pending, b...)
-	c.shard.messages += 8 + len(b)
+	s.port.messages += 8 + len(b)
 	c.pump()
 }
 
 // dropPending forgets the messages that were not forwarded.
 func (c *Call) dropPending() {
 	s := c.socket
-	c.shard.messages -= len(s.pending)
+	s.port.messages -= len(s.pending)
 	c.shard.keepBuffer(s.pending)
 	s.pending, s.pendingAt = nil, 0
 }
@@ -82,25 +83,25 @@ func (c *Call) dropSocket() {
 		c.dropPending()
 	}
 	if c.socket.crowded {
-		s := c.shard
-		if at, last := slices.Index(s.crowded, c), len(s.crowded)-1; at >= 0 {
-			s.crowded[at], s.crowded[last] = s.crowded[last], nil
-			s.crowded = s.crowded[:last]
+		p := c.socket.port
+		if at, last := slices.Index(p.crowded, c), len(p.crowded)-1; at >= 0 {
+			p.crowded[at], p.crowded[last] = p.crowded[last], nil
+			p.crowded = p.crowded[:last]
 		}
 	}
 }
 
-// mostMessages is how many bytes of complete messages may wait for room in the inboxes of a loop's workers. While
-// there are more, no connection takes another one: each may be as large as --ws-max-size, and come compressed.
+// mostMessages is how many bytes of complete messages may wait for room in one inbox. While there are more, no
+// connection of that worker takes another one: each may be as large as --ws-max-size, and come compressed.
 const mostMessages = 64 << 20
 
 // uncrowd lets connections go on that waited because there were too many.
-func (s *Shard) uncrowd() {
-	if len(s.crowded) == 0 || s.messages > mostMessages/2 {
+func (p *port) uncrowd() {
+	if len(p.crowded) == 0 || p.messages > mostMessages/2 {
 		return
 	}
-	waiting := s.crowded
-	s.crowded = nil
+	waiting := p.crowded
+	p.crowded = nil
 	for _, c := range waiting {
 		c.socket.crowded = false
 	}
@@ -148,10 +149,10 @@ func (c *Call) Ready() bool {
 	if s == nil || c.state.ended() {
 		return true
 	}
-	if c.shard.messages > mostMessages {
+	if s.port.messages > mostMessages {
 		if !s.crowded {
 			s.crowded = true
-			c.shard.crowded = append(c.shard.crowded, c)
+			s.port.crowded = append(s.port.crowded, c)
 		}
 		return false
 	}
@@ -284,7 +285,7 @@ func (s *Shard) socketAccept(c *Call, r link.Record) error {
 	}
 	s.move(c, answering)
 	s.access(c, 101)
-	c.socket = &socket{}
+	c.socket = &socket{port: c.port}
 	c.start = append([]byte(nil), c.start...) // no larger than it must be, for as long as this call may live
 	conn := a.Accept(s.head[:length], fields)
 	if conn == nil || c.state.ended() {

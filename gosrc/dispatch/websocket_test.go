@@ -502,6 +502,21 @@ func TestMessagesThatWaitAreBounded(t *testing.T) {
 		t.Errorf("%d connections handed over a message of %d bytes; want about %d", sent, size, most)
 	}
 	calls[sent].Leave() // while it waits
+	// Another worker's connections have nothing to do with it.
+	r.w.SetState(WorkerDraining)
+	r.worker(2)
+	other := &fakeHandshake{}
+	request := request()
+	request.WebSocket = true
+	other.call = r.shard.Start(request, other)
+	r.turn()
+	c := other.call.(*Call)
+	c.socket = &socket{port: c.port}
+	if c.port == r.shard.ports[0] || !c.Ready() {
+		t.Error("a connection of another worker has to wait")
+	}
+	c.socket = nil
+	r.w.SetState(WorkerReady)
 	resumed := func() (n int) {
 		for _, c := range calls {
 			if c.socket != nil && !c.state.ended() {
@@ -516,16 +531,16 @@ func TestMessagesThatWaitAreBounded(t *testing.T) {
 				break
 			}
 		}
-		if r.w.end.Inbox.Release(); r.shard.messages == 0 {
+		if r.w.end.Inbox.Release(); r.shard.ports[0].messages == 0 {
 			break
 		}
 		r.turn()
 	}
 	r.turn()
-	if want := sockets - sent - 1; resumed() != want || len(r.shard.crowded) != 0 {
-		t.Errorf("%d connections went on, %d still wait; want %d and none", resumed(), len(r.shard.crowded), want)
+	if want := sockets - sent - 1; resumed() != want || len(r.shard.ports[0].crowded) != 0 {
+		t.Errorf("%d connections went on, %d still wait; want %d and none", resumed(), len(r.shard.ports[0].crowded), want)
 	}
-	if r.shard.messages != 0 {
-		t.Errorf("%d bytes wait for ever", r.shard.messages)
+	if r.shard.ports[0].messages != 0 {
+		t.Errorf("%d bytes wait for ever", r.shard.ports[0].messages)
 	}
 }

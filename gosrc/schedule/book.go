@@ -206,12 +206,12 @@ func (b *Book) Ready() {
 	}
 }
 
-// Gone says that a worker has ended. Its local timers end with it; shared ones stay, also
-// while nobody can run them, because somebody is about to take the worker's place.
-func (b *Book) Gone(worker int) {
+// Gone says that a worker has ended. Its local timers end with it, and so do shared ones that no worker sets any more,
+// if others are ready (so they would have set them). If none is they stay, because somebody is about to take its place.
+func (b *Book) Gone(worker int, others bool) {
 	for n, t := range b.timers {
 		delete(t.workers, worker)
-		if t.Local && t.owner == worker {
+		if t.Local && t.owner == worker || others && !t.Any && !t.Local && len(t.workers) == 0 {
 			b.drop(n, t)
 		}
 	}

@@ -91,15 +91,30 @@ func TestWorkersComeAndGo(t *testing.T) {
 	if b.Len() != 4 {
 		t.Fatalf("%d timers; want 4: local keys are each worker's own", b.Len())
 	}
-	b.Gone(1)
+	b.Gone(1, false)
 	want(t, "nobody runs k", popped(b, second), "k 1@1+0 own 1@1+0")
 	set(t, b, 3, Spec{Interval: time.Second, First: time.Second}, second/2)
 	b.Ready()
 	want(t, "another took its place", popped(b, 2*second), "k 2@2+0 own 2@2+0")
-	b.Gone(3)
+	b.Gone(3, false)
 	b.Ready() // of code that does not have it
-	b.Gone(2)
+	b.Gone(2, false)
 	want(t, "only once is left", popped(b, 9*second), "once 1@5+0")
+}
+
+// Where workers are replaced one by one the new ones are ready before the old ones are gone.
+func TestATimerThatNewCodeDoesNotHave(t *testing.T) {
+	b := NewBook()
+	for _, worker := range []int{1, 2} {
+		set(t, b, worker, Spec{Interval: time.Second, First: time.Second}, 0)
+		set(t, b, worker, Spec{Key: "once", First: 5 * time.Second, Any: true}, 0)
+	}
+	b.Ready() // of a third one
+	b.Gone(1, true)
+	want(t, "the second has it", popped(b, second), "k 1@1+0")
+	b.Ready()
+	b.Gone(2, true)
+	want(t, "nobody has it", popped(b, 9*second), "once 1@5+0")
 }
 
 func TestCancelAndClear(t *testing.T) {

@@ -93,6 +93,7 @@ func (p *pool) wake(budget int) {
 		if c.heldUp {
 			return // it needs more than there is
 		}
+		c.heldBy = 0 // also where it goes on later, for another reason
 	}
 }
 

@@ -680,6 +680,45 @@ func TestHeldUpBesideOthers(t *testing.T) {
 	}
 }
 
+// Whoever was held up once, and went on later for another reason, begins to wait anew.
+func TestHeldUpAnew(t *testing.T) {
+	config := NewConfig()
+	config.MaxSize, config.Budget, config.PingInterval = 1<<20, 2<<20, 0
+	config.Count = func(Event) {}
+	open := func() *rig {
+		r := &rig{t: t, wire: &wireFake{now: int64(time.Hour)}, app: &callFake{}}
+		r.open(config, false)
+		return r
+	}
+	part := strings.Repeat("a", 900<<10)
+	rigs := []*rig{open(), open(), open(), open()}
+	for _, r := range rigs[:3] {
+		r.send(raw(opBinary, part), 64<<10)
+	}
+	late := rigs[2]
+	if !late.heldUp {
+		t.Fatal("nobody is held up")
+	}
+	late.app.limit = true // its app lags, too
+	rigs[0].Lost()
+	if late.heldUp {
+		t.Fatal("it is held up although there is room")
+	}
+	for _, r := range rigs {
+		r.pass(time.Minute)
+	}
+	rigs[3].send(raw(opBinary, part), 64<<10)
+	late.app.limit = false
+	late.Resume()
+	if !late.heldUp {
+		t.Fatal("it is not held up again")
+	}
+	for _, r := range rigs[1:] {
+		r.pass(900 * time.Millisecond)
+		r.wantClosed("")
+	}
+}
+
 // A compressed message may end with a final block and go on behind it (RFC 7692 7.2.3.4); wherever it ends, the next
 // frame is read from its beginning.
 func TestFinalBlocks(t *testing.T) {
