@@ -18,6 +18,7 @@ import (
 type Config struct {
 	Version   string `json:"version"`
 	InProcess bool   `json:"in_process"` // the app runs in this process too
+	Workers   int    `json:"workers"`    // how many processes it runs in, as far as that is known
 
 	Bind      []string `json:"bind"`
 	UDS       string   `json:"uds"`

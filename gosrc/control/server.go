@@ -20,7 +20,8 @@ import (
 
 const (
 	inProcessFiles = 512 // descriptors that connections leave to an app in the same process
-	ownFiles       = 64  // and to the core itself otherwise
+	ownFiles       = 64  // and to the core itself otherwise,
+	workerFiles    = 12  // with as many for each worker process, two of which may be there for a moment
 	drainLook      = 5 * time.Millisecond
 )
 
@@ -240,7 +241,7 @@ func (s *server) connectionLimit() int {
 	if limit.Cur > 1<<30 {
 		return 0
 	}
-	keep := ownFiles
+	keep := ownFiles + workerFiles*s.config.Workers
 	if s.config.InProcess {
 		keep = inProcessFiles
 	}

@@ -373,6 +373,7 @@ PyTypeObject *done_type_new(PyObject *module);
 PyObject *done_new(PyTypeObject *type);
 PyObject *wait_new(Call *call, WaitKind kind, PyObject *message);
 /* Wakes the first that waits, unless one was woken already and will pass it on. */
+PyObject *exit_when_closed(PyObject *module, PyObject *args);
 void waits_wake(WaitList *list);
 void waits_wake_all(WaitList *list);
 

@@ -133,6 +133,13 @@ static void module_free(void *module) { module_clear((PyObject *)module); }
 
 PyDoc_STRVAR(module_doc, "Runs ASGI apps on the end of a link to spvn's core. Private: use spvn.run().");
 
+static PyMethodDef module_methods[] = {
+    {"exit_when_closed", exit_when_closed, METH_VARARGS,
+     PyDoc_STR("exit_when_closed(descriptor, seconds, code)\n--\n\nEnd the process with this code, so long after the other end "
+               "of a pipe was closed, whatever Python is doing.")},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
 #ifdef Py_mod_multiple_interpreters
@@ -149,6 +156,7 @@ static struct PyModuleDef module_def = {
     .m_name = "spvn._asgi",
     .m_doc = module_doc,
     .m_size = sizeof(State),
+    .m_methods = module_methods,
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,

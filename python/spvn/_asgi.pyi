@@ -9,6 +9,9 @@ from typing import Any, Final, final
 VERSION: Final[int]
 """The version of the link's layout that this extension speaks."""
 
+def exit_when_closed(descriptor: int, seconds: float, code: int, /) -> None:
+    """End the process with this code, so long after the other end of a pipe was closed, whatever Python is doing."""
+
 class ClientDisconnected(OSError):
     """The client left, or its connection was cut: send() cannot reach it any more (ASGI HTTP spec 2.4)."""
 

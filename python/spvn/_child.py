@@ -23,15 +23,13 @@ import json
 import logging
 import os
 import pickle
-import select
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Awaitable, Coroutine
 from typing import Any, BinaryIO
 
-from spvn import _app, _collector, loops
+from spvn import _app, _asgi, _collector, _forks, loops
 from spvn._process import Launch
 from spvn._stacks import STACK_SIGNAL
 from spvn.errors import AppImportError, SpvnError, StartupFailed
@@ -78,7 +76,8 @@ class _Child:
         self._handle_signals()
         self._register_stacks()
         if self._launch.descriptors.death >= 0:
-            threading.Thread(target=self._watch_core, name="spvn-core-watch", daemon=True).start()
+            # The loop sees it too, if it can.
+            _asgi.exit_when_closed(self._launch.descriptors.death, _ORPHAN_EXIT_SECONDS, EXIT_CORE_GONE)
         config = self._launch.config
         try:
             configure_logging(config.log_config, config.log_level, config.use_colors)
@@ -175,17 +174,6 @@ class _Child:
         self._orphaned = True
         (self._stop if self._ready else self._abort).set()
 
-    def _watch_core(self) -> None:
-        """In a thread: wait until the core's process is gone, then see to it that this one goes too."""
-        poll = select.poll()
-        # Not a read: uvloop makes descriptors non-blocking, and the workers share what is behind this one.
-        poll.register(self._launch.descriptors.death, select.POLLIN)
-        poll.poll()
-        # The loop sees it too, if it can.
-        if self._loop is not None:
-            threading.Event().wait(_ORPHAN_EXIT_SECONDS)
-        os._exit(EXIT_CORE_GONE)
-
     # Signals.
 
     def _handle_signals(self) -> None:
@@ -197,7 +185,7 @@ class _Child:
 
         for number in _SIGNALS:
             signal.signal(number, handle)
-        _Forks()
+        _forks.keep_out(_SIGNALS)
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGTERM:
@@ -221,28 +209,3 @@ class _Child:
     def _say(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the supervisor is gone
             os.write(self._launch.says, json.dumps(message).encode() + b"\n")
-
-
-class _Forks:
-    """Processes that the app forks are not the worker: signals to them are their own business.
-
-    Without this asyncio would hand such a signal to the worker, which shares the wake-up descriptor, and the forked
-    process would not end. The signals are blocked around the fork, because one may come at once.
-    """
-
-    def __init__(self) -> None:
-        self._mask = threading.local()
-        os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._in_child)
-
-    def _before(self) -> None:
-        self._mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-
-    def _after(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask.before)
-
-    def _in_child(self) -> None:
-        with contextlib.suppress(ValueError):  # a sub-interpreter
-            signal.set_wakeup_fd(-1)
-            for number in _SIGNALS:
-                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        self._after()

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
@@ -32,6 +33,8 @@ DRAIN_SLACK_SECONDS = 2.0
 """Drain's own deadline is the core's; this is how much later than it we stop believing."""
 # The core closes sockets and threads in milliseconds; after this something is wrong.
 _STOP_SECONDS = 5.0
+# For the app's threads, of asyncio.to_thread for one, once the server has finished.
+_EXIT_SECONDS = 5.0
 
 
 class Interrupted(Exception):
@@ -51,6 +54,8 @@ class Host:
         """Whether the app is ready and calls are being served."""
         self.addresses: tuple[Address, ...] = ()
         """Where the server listens; known before the app has started."""
+        self.exits = False
+        """Whether the process has nothing to do once run() is over."""
         self._should_exit = False
         self._force_exit = False
         self._terminated = False
@@ -118,7 +123,14 @@ class Host:
 
         def main() -> Coroutine[Any, Any, None]:
             self._prepare()
-            return self.serve(pass_on_signals=False)
+            return serve()
+
+        async def serve() -> None:
+            try:
+                await self.serve(pass_on_signals=False)
+            finally:
+                if self.exits:
+                    self._exit_soon()
 
         try:
             loops.run(main, self._loop_factory())
@@ -141,6 +153,17 @@ class Host:
         finally:
             self.started = False
             self._settled.set()
+
+    def _exit_soon(self) -> None:
+        """End the process a little later, if threads of the app keep it: nobody but the app can end those."""
+
+        def watch() -> None:
+            threading.Event().wait(_EXIT_SECONDS)
+            logger.error("Threads of the app have not ended %g seconds after it; leaving without them.", _EXIT_SECONDS)
+            os._exit(code)
+
+        code = 0 if sys.exc_info()[0] is None else 1
+        threading.Thread(target=watch, name="spvn-exit", daemon=True).start()
 
     # What the kinds of server differ in.
 
@@ -191,6 +214,7 @@ class Host:
     def _core_options(self, in_process: bool) -> dict[str, Any]:
         options = self.config.core_options()
         options["in_process"] = in_process
+        options["workers"] = 0 if in_process else self.config.workers or 1
         # systemd's sockets (sd_listen_fds(3)). Go sees the environment of exec time only.
         options["listen_fds"] = _number(os.environ.get("LISTEN_FDS"))
         options["listen_pid"] = _number(os.environ.get("LISTEN_PID"))

@@ -106,17 +106,17 @@ def read_header(value: Any) -> tuple[str, str]:
 
 
 def read_path(value: Any) -> str:
-    """The path of a request."""
+    """The path of a request; "" is none."""
     path = read_text(value)
-    if not path.startswith("/"):
+    if path and not path.startswith("/"):
         raise ValueError(f"{path!r} is not a path: it begins with /")
     return path
 
 
 def read_name(value: Any) -> str:
-    """The name of a field."""
+    """The name of a field; "" is none."""
     name = read_text(value).strip()
-    if not _TOKEN.fullmatch(name):
+    if name and not _TOKEN.fullmatch(name):
         raise ValueError(f"{name!r} is not a field name (RFC 9110 5.1)")
     return name
 
@@ -211,7 +211,8 @@ class Option:
         Behind UVICORN_ they are separated by white space, as uvicorn reads them.
         """
         if prefix == "UVICORN_" or self.separator is None:
-            return re.split(r"\s+" if prefix == "UVICORN_" else r"[\s,]+", text.strip()) if text.strip() else []
+            parts = re.split(r"\s+" if prefix == "UVICORN_" else r"[\s,]+", text)
+            return [part for part in parts if part]
         return [item.strip() for item in text.split(self.separator) if item.strip()]
 
 

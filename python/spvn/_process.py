@@ -88,6 +88,7 @@ class WorkerProcess:
         self.ready_at: float | None = None
         self.stalled_at: float | None = None
         self._loop = asyncio.get_running_loop()
+        self.started_at = self._loop.time()
         self._on_message, self._on_exit = on_message, on_exit
         self._unread = b""
         self._watch = -1
@@ -243,9 +244,8 @@ class WorkerProcess:
 
 
 def _app_stacks(text: str) -> str:
-    """What faulthandler wrote, without spvn's own thread, the thread that took the signal first."""
-    stacks = [stack.strip() for stack in text.split("\n\n")]
-    stacks = [stack for stack in stacks if stack and " in _watch_core\n" not in stack]
+    """What faulthandler wrote, the thread that took the signal first."""
+    stacks = [stack for part in text.split("\n\n") if (stack := part.strip())]
     return "\n\n".join(sorted(stacks, key=lambda stack: not stack.startswith("Current")))
 
 

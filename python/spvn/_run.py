@@ -34,11 +34,13 @@ def run(app: ASGIApp | str, **options: Any) -> None:
         _exit(exc)
 
 
-def run_config(config: Config) -> None:
-    """As run(), for a Config that is there already."""
+def run_config(config: Config, *, exits: bool = False) -> None:
+    """As run(), for a Config that is there already. exits: the process ends with it, whatever threads the app left."""
     _fill_standard_streams()
     try:
-        server_for(config).run()
+        server = server_for(config)
+        server.exits = exits
+        server.run()
     except SpvnError as exc:
         _exit(exc)
 

@@ -17,6 +17,8 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
+from spvn import _forks
+
 HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 _listeners: list[tuple[Callable[[int], None], tuple[int, ...]]] = []
@@ -46,6 +48,7 @@ def captured(
     for number in numbers:
         if number not in _previous:
             _install(loop, number)
+    _forks.keep_out(_previous)
     entry = (listener, numbers)
     _listeners.append(entry)
     try:
@@ -79,6 +82,7 @@ def _handle(number: int) -> None:
 def _restore(loop: asyncio.AbstractEventLoop, pass_on: bool) -> None:
     previous, numbers = dict(_previous), list(dict.fromkeys(_captured))
     _previous.clear()
+    _forks.keep_out(())
     for number, handler in previous.items():
         with contextlib.suppress(NotImplementedError):
             loop.remove_signal_handler(number)

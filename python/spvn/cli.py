@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SpvnError as exc:
         _fail(str(exc))
     try:
-        run_config(config)
+        run_config(config, exits=True)
     except KeyboardInterrupt:
         # Before the server took over SIGINT, while the app was imported: what a shell calls an interrupt.
         sys.exit(130)

@@ -65,19 +65,18 @@ def _pair(default: bool | None, group: str, help: str, **description: Any) -> An
 
 def _seconds(default: float | None, group: str, help: str, **description: Any) -> Any:
     description.setdefault("minimum", 0)
-    description.setdefault("maximum", 10 * 365 * 86400)
     return option(default, group, help, read_seconds, metavar="SECONDS", unit="s", **description)
 
 
 def _size(default: int | None, group: str, help: str, **description: Any) -> Any:
     description.setdefault("minimum", 1)
-    description.setdefault("maximum", 1 << 50)
+    description.setdefault("maximum", (1 << 63) - 1)
     return option(default, group, help, read_size, metavar="BYTES", unit="bytes", **description)
 
 
 def _count(default: int | None, group: str, help: str, **description: Any) -> Any:
     description.setdefault("minimum", 1)
-    description.setdefault("maximum", (1 << 31) - 1)
+    description.setdefault("maximum", (1 << 63) - 1)
     return option(default, group, help, read_int, metavar="N", **description)
 
 
@@ -183,7 +182,12 @@ class Config:
         core=True,
     )
     backlog: int | None = _count(
-        None, ADDRESS, "Connections that may wait to be accepted.", none="the system's limit (somaxconn)", core=True
+        None,
+        ADDRESS,
+        "Connections that may wait to be accepted.",
+        none="the system's limit (somaxconn)",
+        maximum=(1 << 31) - 1,
+        core=True,
     )
 
     io_threads: int | None = _count(
@@ -494,7 +498,11 @@ class Config:
         16 << 20, WEBSOCKET, "Largest message, also once decompressed; a larger one is closed with 1009.", core=True
     )
     ws_max_queue: int = _count(
-        32, WEBSOCKET, "Messages of one client that may wait for the app; then spvn reads no more of it.", core=True
+        32,
+        WEBSOCKET,
+        "Messages of one client that may wait for the app; then spvn reads no more of it.",
+        maximum=1 << 20,
+        core=True,
     )
     ws_ping_interval: float | None = _seconds(20.0, WEBSOCKET, "Time between pings.", none="off", core=True)
     ws_ping_timeout: float | None = _seconds(
@@ -517,7 +525,7 @@ class Config:
         self._check_log_level()
         _check_compatibility(self)
         _check_available(self)
-        if self.app_dir and not os.path.isdir(self.app_dir):
+        if self.app_dir and not os.path.exists(self.app_dir):
             raise ConfigError("--app-dir", f"there is no directory {self.app_dir!r}")
         if self.factory and not isinstance(self.app, str) and not callable(self.app):
             raise ConfigError("--factory", f"{self.app!r} cannot be called")

@@ -44,9 +44,11 @@ _BACK_OFF_MOST_SECONDS = 5.0
 # A worker that dies sooner than this after it was ready counts as one that failed to start.
 _SETTLED_SECONDS = 1.0
 _LIMITS_SECONDS = 0.5
-# From the core's word that calls are cut to the STOP record, and for the app's shutdown at the least.
+# Beside the time for calls: from the core's word that they are cut to the end of the app's shutdown.
 _SHUTDOWN_SECONDS = 11.0
 _EXIT_SECONDS = 5.0
+# A start that takes longer than this is worth a line, and a restart does not wait for it.
+_SLOW_START_SECONDS = 10.0
 _ABORT_SECONDS = 1.0
 # --reload: how long the new worker waits for the old one to be gone; apps may hold a port or a lock of their own.
 _RELOAD_SECONDS = 1.0
@@ -230,9 +232,18 @@ class Supervisor(Host):
             self._failed()
             return
         self._workers[worker.id] = worker
+        assert self._loop is not None
+        self._loop.call_later(_SLOW_START_SECONDS, self._look_at_start, worker)
         self._limits[worker.id] = Limits(self.config)
         with contextlib.suppress(RuntimeError):  # a sandbox without pidfds; _on_exit says it too
             self._core.watch_worker(self._server.server, worker.id, worker.pid)
+
+    def _look_at_start(self, worker: WorkerProcess) -> None:
+        if worker.state == "starting" and worker.id in self._workers:
+            logger.warning(
+                "Worker %d [%d] has been starting for %g seconds; SIGHUP ends it and starts another",
+                *(worker.id, worker.pid, _SLOW_START_SECONDS),
+            )
 
     def _failed(self) -> None:
         """A worker failed to start: wait before the next attempt."""
@@ -248,7 +259,7 @@ class Supervisor(Host):
         worker.state, worker.retired = "draining", True
         with contextlib.suppress(RuntimeError):  # it has ended, and the core knows it before we do
             self._core.remove_worker(self._server.server, worker.id, grace)
-        worker.kill_in(grace + max(grace, _SHUTDOWN_SECONDS), "because its shutdown took too long")
+        worker.kill_in(grace + _SHUTDOWN_SECONDS, "because its shutdown took too long")
 
     def _abort(self, worker: WorkerProcess) -> None:
         worker.state, worker.retired, worker.unwanted = "draining", True, True
@@ -272,9 +283,13 @@ class Supervisor(Host):
         if self.config.reload:
             self._reload()
             return
-        # Workers that are still starting may have imported the code of before: they count as old too.
-        for worker in self._workers.values():
+        assert self._loop is not None
+        # Workers that are still starting may have imported the code of before: they count as old too. One that hangs
+        # would be in the way for ever.
+        for worker in list(self._workers.values()):
             worker.retire = worker.retire or "restart"
+            if worker.state == "starting" and self._loop.time() - worker.started_at > _SLOW_START_SECONDS:
+                self._abort(worker)
         self._look()
 
     def _on_event(self, name: str, event: dict[str, Any]) -> None:

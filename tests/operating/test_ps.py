@@ -135,7 +135,7 @@ def test_what_cannot_be_asked(tmp_path: Path) -> None:
     with served(tmp_path, "--timeout-graceful-shutdown", "0.2", app=APP) as server:
         assert server.port
         for options, message in (
-            (("--stack", "9"), "has no worker 9"),
+            (("--stack", "9"), "there is no worker 9"),
             ((str(tmp_path / "nothing"),), "No such file or directory"),
         ):
             done = ps(server, *options)

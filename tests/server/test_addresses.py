@@ -148,11 +148,11 @@ def test_the_server_address_of_a_wildcard_is_the_connections_own(serve):
         assert f'"server": ["127.0.0.2", {server.port}]' in wire.get("/scope").answer().text
 
 
-def refused(*arguments, **options):
+def refused(*arguments, code=1, **options):
     from support.process import Served
 
     server = Served(*arguments, wait=False, **options)
-    said = server.end(None, 1)
+    said = server.end(None, code)
     lines = [line for line in said.splitlines() if line]
     problems = [line for line in lines if "INFO" not in line]
     assert len(problems) == 1, said
@@ -167,9 +167,13 @@ def test_an_address_in_use(listening):
     assert "in use" in said
 
 
-@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999", "unix:", "fd://99", "fd://x", "[::1:80"])
-def test_a_bad_address(address):
-    assert address in refused("--bind", address) or "file descriptor 99" in refused("--bind", address)
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999", "unix:", "fd://x", "[::1:80"])
+def test_what_is_no_address(address):
+    assert refused("--bind", address, code=2).startswith(f"spvn: error: --bind: '{address}' is not")
+
+
+def test_a_descriptor_that_is_not_open():
+    assert "file descriptor 99" in refused("--bind", "fd://99")
 
 
 def test_an_address_that_is_not_ours():

@@ -24,6 +24,26 @@ def test_a_signal_stops_at_once_when_there_is_nothing_to_do(serve, number):
     assert time.monotonic() - began < 1.5
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_the_signals_of_forked_processes_are_their_own(serve, loop):
+    """A pool of the app that ends its processes must not end the server."""
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    server = serve("--loop", loop)
+    with server.wire() as wire:
+        for _ in range(3):
+            assert int(wire.get("/forked").answer().body) == -signal.SIGTERM
+        assert wire.get("/").answer().status == 200
+
+
+def test_threads_that_do_not_end(serve):
+    """The process ends without them: whoever started it waits for that."""
+    server = serve(transport="poll")
+    with server.wire() as wire:
+        assert wire.get("/stuck").answer().status == 200
+    assert "leaving without them" in server.end()
+
+
 def test_calls_in_flight_finish(serve, name):
     server = serve()
     with server.wire() as wire, server.wire() as idle:

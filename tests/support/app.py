@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -333,6 +334,21 @@ async def children(r):
     await r.answer(b"%d" % pid)
 
 
+async def forked(r):
+    """A forked child that is terminated: what is its signal to us?"""
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    process.terminate()
+    process.join(5)
+    await r.answer(b"%d" % (process.exitcode or 0))
+
+
+async def stuck(r):
+    """A thread that does not end."""
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
+    await r.answer(b"stuck")
+
+
 async def kill(r):
     os.kill(os.getpid(), getattr(signal, r.query["signal"]))
     await r.answer(b"sent")
@@ -352,6 +368,7 @@ PATHS = {
     "/mistake": mistake, "/twice": twice, "/slow": slow, "/block": block, "/wait": wait, "/compute": compute,
     "/upload": upload, "/early": early, "/flood": flood, "/progress": progress, "/events": events,
     "/background": background, "/head": head_only, "/fork": children, "/kill": kill, "/usage": usage,
+    "/forked": forked, "/stuck": stuck,
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -77,6 +78,10 @@ def test_no_host_is_every_address() -> None:
         ("headers", ["X-A: b:c ", ("Y", "z"), (b"q", b"r")], [("X-A", "b:c"), ("Y", "z"), ("q", "r")]),
         ("headers", None, []),
         ("bind", "[::1]:80", ["[::1]:80"]),
+        ("timeout_keep_alive", 2147483647, 2147483647),
+        ("limit_concurrency", sys.maxsize, sys.maxsize),
+        ("priority_paths", [""], [""]),
+        ("health_check_path", "", ""),
         ("bind", [":80", "unix:/x", "fd://3", "a-b.c:1"], [":80", "unix:/x", "fd://3", "a-b.c:1"]),
         ("log_level", "10", 10),
         ("log_level", "Debug", "Debug"),
@@ -109,8 +114,7 @@ def test_values(name: str, given: Any, want: Any) -> None:
         ("workers", 0, "--workers: 0 is too small: 1 or more"),
         ("io_threads", 100_000, "--io-threads: 100000 is too large: 256 or less"),
         ("backlog", 1 << 40, "--backlog: 1099511627776 is too large: 2147483647 or less"),
-        ("ws_max_size", "99999999999999999999", "--ws-max-size: 99999999999999999999 is too large: 1125899906842624 or less"),
-        ("timeout_header", 1e300, "--timeout-header: 1e+300 is too large: 315360000 or less"),
+        ("ws_max_size", "99999999999999999999", f"--ws-max-size: 99999999999999999999 is too large: {sys.maxsize} or less"),
         ("bind", ["nope"], "--bind: 'nope' is not HOST:PORT, [V6]:PORT, unix:PATH or fd://N"),
         ("bind", ["a:99999"], "--bind: 'a:99999' is not HOST:PORT, [V6]:PORT, unix:PATH or fd://N"),
         ("bind", ["::1:80"], "--bind: '::1:80' is not HOST:PORT, [V6]:PORT, unix:PATH or fd://N"),
@@ -171,6 +175,11 @@ def test_lists_in_the_environment() -> None:
     assert read("bind", SPVN_BIND="a:1, unix:/x fd://3") == ["a:1", "unix:/x", "fd://3"]
     assert read("headers", SPVN_HEADERS="A: b, c\nD: e\n") == [("A", "b, c"), ("D", "e")]
     assert read("headers", UVICORN_HEADERS="A:b D:e") == [("A", "b"), ("D", "e")]
+
+
+def test_a_list_may_end_with_a_comma() -> None:
+    assert Config.from_sources(app, {}, {"SPVN_PRIORITY_PATHS": "/a, /b,"}).priority_paths == ["/a", "/b"]
+    assert Config.from_sources(app, {}, {"SPVN_PRIORITY_PATHS": ","}).priority_paths == []
 
 
 def test_an_error_in_the_environment_names_the_variable() -> None:

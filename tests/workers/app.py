@@ -5,6 +5,7 @@ import ctypes
 import json
 import multiprocessing
 import os
+import re
 import sys
 import time
 
@@ -54,6 +55,8 @@ async def app(scope, receive, send):
             raise
     elif path == "/block":
         time.sleep(float(number))
+    elif path == "/match":
+        re.match("(a+)+$", int(number) * "a" + "b")  # holds the GIL until the end of days
     elif path == "/die":
         os.kill(os.getpid(), int(number))
     elif path == "/exit":

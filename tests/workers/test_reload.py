@@ -103,4 +103,4 @@ def test_what_is_watched(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with served(tmp_path, *OPTIONS, "--reload-dir", "nowhere") as server:
         assert server.ended() == 2
-        assert re.search(r"spvn: error: --reload: cannot watch files: .*nowhere", server.log())
+        assert re.search(r"spvn: error: --reload-dir: cannot watch files: .*nowhere", server.log())
