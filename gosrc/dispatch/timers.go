@@ -349,7 +349,7 @@ func (t *timers) end(f *firing, reason *atomic.Uint64) {
 	if t.pending[at] == f {
 		delete(t.pending, at)
 	}
-	if f.claimed || f.port == nil {
+	if f.claimed {
 		if t.running[at]--; t.running[at] <= 0 {
 			delete(t.running, at)
 		}
