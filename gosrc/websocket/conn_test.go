@@ -645,24 +645,30 @@ func TestTheEndBehindUnreadInput(t *testing.T) {
 	r.wantClosed("close")
 }
 
-// Memory that comes and goes elsewhere does not prolong the time for which a connection is held up.
-func TestHeldUpBesideOthers(t *testing.T) {
+// crowded opens four sessions that share a budget which two messages of part's length fill, and sends that much of one
+// to each of the first three: the third is held up.
+func crowded(t *testing.T, part string) []*rig {
+	t.Helper()
 	config := NewConfig()
 	config.MaxSize, config.Budget, config.PingInterval = 1<<20, 2<<20, 0
 	config.Count = func(Event) {}
-	open := func() *rig {
-		r := &rig{t: t, wire: &wireFake{now: int64(time.Hour)}, app: &callFake{}}
-		r.open(config, false)
-		return r
+	rigs := make([]*rig, 4)
+	for i := range rigs {
+		rigs[i] = &rig{t: t, wire: &wireFake{now: int64(time.Hour)}, app: &callFake{}}
+		rigs[i].open(config, false)
 	}
-	rigs := []*rig{open(), open(), open(), open()}
-	part := strings.Repeat("a", 900<<10)
-	rigs[0].send(raw(opBinary, part), 64<<10)
-	rigs[1].send(raw(opBinary, part), 64<<10)
-	rigs[2].send(raw(opBinary, part), 64<<10)
+	for _, r := range rigs[:3] {
+		r.send(raw(opBinary, part), 64<<10)
+	}
 	if !rigs[2].heldUp {
 		t.Fatal("nobody is held up")
 	}
+	return rigs
+}
+
+// Memory that comes and goes elsewhere does not prolong the time for which a connection is held up.
+func TestHeldUpBesideOthers(t *testing.T) {
+	rigs := crowded(t, strings.Repeat("a", 900<<10))
 	for range 8 {
 		rigs[3].send(text("small"), 3)
 		for _, r := range rigs {
@@ -682,23 +688,9 @@ func TestHeldUpBesideOthers(t *testing.T) {
 
 // Whoever was held up once, and went on later for another reason, begins to wait anew.
 func TestHeldUpAnew(t *testing.T) {
-	config := NewConfig()
-	config.MaxSize, config.Budget, config.PingInterval = 1<<20, 2<<20, 0
-	config.Count = func(Event) {}
-	open := func() *rig {
-		r := &rig{t: t, wire: &wireFake{now: int64(time.Hour)}, app: &callFake{}}
-		r.open(config, false)
-		return r
-	}
 	part := strings.Repeat("a", 900<<10)
-	rigs := []*rig{open(), open(), open(), open()}
-	for _, r := range rigs[:3] {
-		r.send(raw(opBinary, part), 64<<10)
-	}
+	rigs := crowded(t, part)
 	late := rigs[2]
-	if !late.heldUp {
-		t.Fatal("nobody is held up")
-	}
 	late.app.limit = true // its app lags, too
 	rigs[0].Lost()
 	if late.heldUp {
