@@ -287,6 +287,8 @@ func (s *server) drain(delay, grace time.Duration) {
 		for !s.quiet() && time.Now().Before(deadline) && !s.isStopping() {
 			<-look.C
 		}
+		s.dispatch.End()
+		s.onLoops(func(i int) { s.dispatch.Shard(i).RefuseWaiting() })
 	})
 }
 
@@ -322,7 +324,10 @@ func (s *server) stop() {
 	go s.guard("stop", func() {
 		defer s.events.add(event{Event: "stopped"})
 		s.closeWatchers()
-		s.onLoops(func(i int) { s.detachAll(i) })
+		s.onLoops(func(i int) {
+			s.detachAll(i)
+			s.dispatch.Shard(i).RefuseWaiting()
+		})
 		for _, loop := range s.loops {
 			loop.Stop()
 		}

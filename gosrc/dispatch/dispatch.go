@@ -94,6 +94,7 @@ type Dispatch struct {
 	urgentBytes atomic.Int64 // of them, those of priority paths
 	announced   atomic.Bool  // health checks say that the server drains
 	draining    atomic.Bool
+	over        atomic.Bool // the time to finish is
 
 	paths   map[string]pathClass // what is not ordinary
 	timed   bool                 // some call may have a deadline
@@ -128,6 +129,10 @@ func (d *Dispatch) Drain() { d.draining.Store(true) }
 
 // Draining reports whether Drain was called.
 func (d *Dispatch) Draining() bool { return d.draining.Load() }
+
+// End says that the time to finish is over: what a worker gives back is refused from now on, since no other will take
+// it. What waits already is up to RefuseWaiting.
+func (d *Dispatch) End() { d.over.Store(true) }
 
 // Timers is what became of the app's timers.
 func (d *Dispatch) Timers() *TimerStats { return &d.timers }

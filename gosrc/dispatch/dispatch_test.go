@@ -469,6 +469,47 @@ func TestWorkerGone(t *testing.T) {
 	}
 }
 
+// Whoever waits when the server ends is told so: nobody is left with a connection that closes without a word.
+func TestTheEndRefusesWhatWaits(t *testing.T) {
+	b := newBench(t, func(s *Settings) {
+		s.RetrySafe, s.PriorityPaths = true, []string{"/urgent"}
+		s.RetryAfter = 1
+	})
+	w := b.worker(1)
+	runs, offered := b.start(request()), b.start(request())
+	b.turn()
+	w.read(t, 1, b.now)
+	w.SetState(WorkerDraining)
+	urgent := request()
+	urgent.Path = []byte("/urgent")
+	socket := request()
+	socket.WebSocket = true
+	waiting := []*fakeAnswer{b.start(request()), b.start(urgent), b.start(socket)}
+	gone := b.start(request())
+	gone.call.Leave()
+	var lines []string
+	b.shard.dispatch.settings.Log = func(level, event, message string) { lines = append(lines, message) }
+	b.shard.dispatch.End()
+	b.shard.RefuseWaiting()
+	for _, a := range waiting {
+		a.said(t, "fail 503")
+	}
+	offered.said(t)
+	b.shard.DrainWorker(w.Worker)
+	offered.said(t, "fail 503")
+	runs.said(t)
+	b.shard.Detach(w.Worker) // and it is to run again, without anybody to run it
+	b.shard.RefuseWaiting()
+	runs.said(t, "fail 503")
+	b.turn()
+	b.want(observe.RefusedStopping, 5)
+	b.want(observe.CallsLeft, 1)
+	b.want(observe.CallsInFlight, 0)
+	if len(lines) != 1 || !strings.HasPrefix(lines[0], "3 calls were refused (calls.refused_by.stopping)") {
+		t.Errorf("the log says %q; want one line, of three calls", lines)
+	}
+}
+
 // tick lets time pass, as a loop would that looks every ten milliseconds.
 func (b *bench) tick(d time.Duration) {
 	for end := b.now + int64(d); b.now < end; {

@@ -17,8 +17,8 @@ type refusalLog struct {
 	loggedAt int64 // 0: never
 }
 
-// noteRefusal logs the first refusal for a reason, and then how many there were.
-func (s *Shard) noteRefusal(reason observe.Counter, text string) {
+// noteRefusals logs the first refusals for a reason, and then how many there were.
+func (s *Shard) noteRefusals(reason observe.Counter, text string, n int) {
 	log := s.dispatch.settings.Log
 	if log == nil {
 		return
@@ -31,7 +31,7 @@ func (s *Shard) noteRefusal(reason observe.Counter, text string) {
 		r = &refusalLog{}
 		s.refusals[reason] = r
 	}
-	r.count++
+	r.count += n
 	if r.loggedAt != 0 && s.now-r.loggedAt < int64(refusalsLogged) {
 		return
 	}
@@ -41,4 +41,23 @@ func (s *Shard) noteRefusal(reason observe.Counter, text string) {
 	}
 	log("warning", reason.String(), fmt.Sprintf("%s refused (%s): %s", what, reason, text))
 	r.count, r.loggedAt = 0, s.now
+}
+
+// RefuseWaiting refuses every call that waits for a worker: the time to finish is over (Dispatch.End).
+func (s *Shard) RefuseWaiting() {
+	const text = "The server is stopping."
+	queues := [...]*queue{&s.queue, &s.urgent, &s.again}
+	n := 0
+	for _, q := range queues {
+		n += q.live
+	}
+	if n > 0 {
+		s.noteRefusals(observe.RefusedStopping, text, n)
+	}
+	for _, q := range queues {
+		for c := q.oldest(); c != nil; c = q.oldest() {
+			s.unqueue(c)
+			s.turnAway(c, observe.RefusedStopping, 503, text, s.dispatch.settings.RetryAfter)
+		}
+	}
 }

@@ -120,9 +120,14 @@ func (c *Call) countBytes(n int) {
 
 // refuse answers a call in the core; the app never hears of it.
 func (s *Shard) refuse(c *Call, reason observe.Counter, status int, text string, retryAfter int) call.Call {
+	s.noteRefusals(reason, text, 1)
+	return s.turnAway(c, reason, status, text, retryAfter)
+}
+
+// turnAway is refuse, of which the log was told.
+func (s *Shard) turnAway(c *Call, reason observe.Counter, status int, text string, retryAfter int) call.Call {
 	a := c.answer
 	s.end(c, refused, reason)
-	s.noteRefusal(reason, text)
 	s.access(c, status)
 	a.Fail(status, text, retryAfter)
 	s.recycle(c)

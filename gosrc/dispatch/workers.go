@@ -127,6 +127,9 @@ func (s *Shard) DrainWorker(w *Worker) {
 			p.notify(link.Drain)
 		}
 		s.restartSockets(p)
+		if s.dispatch.over.Load() {
+			s.RefuseWaiting()
+		}
 	}
 }
 

@@ -36,6 +36,7 @@ const (
 	RefusedNoWorker     // end: 503, no worker became ready in time
 	RefusedHeadTooLarge // end: 431, its head does not fit a link's record
 	RefusedQuarantine   // end: 503, requests like it have killed workers (--quarantine)
+	RefusedStopping     // end: 503, it waited still when the time to finish was over
 
 	Failed500 // end: the app failed before it answered
 	Failed502 // end: the worker died and the call could not be run again
@@ -146,6 +147,7 @@ var counterNames = [NumCounters]string{
 	RefusedNoWorker:     "calls.refused_by.no_worker",
 	RefusedHeadTooLarge: "calls.refused_by.head_too_large",
 	RefusedQuarantine:   "calls.refused_by.quarantine",
+	RefusedStopping:     "calls.refused_by.stopping",
 
 	Failed500: "calls.failed_by.500",
 	Failed502: "calls.failed_by.502",

@@ -22,8 +22,8 @@ func TestCounterNamesAreUniqueAndComplete(t *testing.T) {
 	if got := numCounters.String(); got != "unknown" {
 		t.Errorf("name of no counter = %q; want unknown", got)
 	}
-	if len(refusals) != 6 || len(failures) != 4 {
-		t.Errorf("reasons of refusals and failures = %d, %d; want 6, 4", len(refusals), len(failures))
+	if len(refusals) != 7 || len(failures) != 4 {
+		t.Errorf("reasons of refusals and failures = %d, %d; want 7, 4", len(refusals), len(failures))
 	}
 }
 

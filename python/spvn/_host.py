@@ -142,6 +142,7 @@ class Host:
 
         With pass_on_signals a SIGINT or SIGTERM that stopped the server is raised again at the end for the handler
         that was there before, if there was one: Ctrl-C then ends the whole program as a KeyboardInterrupt.
+        Cancelling it is as force_exit: calls and the app's lifespan are cancelled too, and nothing is waited for.
         """
         if self._loop is not None:
             raise RuntimeError("this server has served already; make a new one from the same Config")

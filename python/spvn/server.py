@@ -113,6 +113,10 @@ class Server(Host):
             worker.abort()
             # One turn of the loop, so that the cancelled tasks run their `finally` blocks.
             await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            worker.abort()
+            await asyncio.sleep(0)
+            raise
         if self._broken is not None:
             raise SpvnError(f"the app's process broke the link to the core ({self._broken}); stopping")
 

@@ -109,6 +109,46 @@ def test_a_call_keeps_the_server_until_it_has_ended():
             assert wire.answer().body == b"slow"
 
 
+def test_cancelling_a_server_ends_all_that_is_its():
+    """As asyncio.TaskGroup does when a task beside it fails."""
+    begun, ended = [], []
+
+    async def careful(scope, receive, send):
+        try:
+            if scope["type"] == "lifespan":
+                await receive()
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+            else:
+                begun.append(scope["type"])
+            await asyncio.sleep(60)
+        finally:
+            ended.append(scope["type"])
+
+    async def main():
+        server = spvn.Server(spvn.Config(careful, port=0, log_config=None, access_log=False))
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.001)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        while not begun:
+            await asyncio.sleep(0.001)
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(serving, 5)
+        assert sorted(ended) == ["http", "lifespan"]
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.startswith((b"HTTP/1.1 500 ", b"HTTP/1.1 503 ")), answer
+        writer.close()
+        await writer.wait_closed()
+        stats = server.stats()
+        testing.check_stats(stats)
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(main())
+
+
 def test_force_exit_from_another_thread():
     server = testing.start(app)
     with Wire(("127.0.0.1", server.port)) as wire:

@@ -22,6 +22,8 @@ def child():
 async def lifespan(receive, send):
     await receive()
     await asyncio.sleep(float(os.environ.get("START_SECONDS", "0")))
+    if os.path.exists("hang"):
+        time.sleep(60)
     await send({"type": "lifespan.startup.complete"})
     await receive()
     with open("shutdowns", "a") as file:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -106,6 +108,27 @@ def test_what_is_still_running_after_the_grace_is_told_then_cut(tmp_path: Path) 
         assert (tmp_path / "cancelled").exists()
         assert (tmp_path / "shutdowns").exists()
         server.check()
+
+
+@pytest.mark.parametrize("how", ["the time is over", "a second signal"])
+def test_the_end_leaves_nobody_without_an_answer(tmp_path: Path, how: str) -> None:
+    """More calls than the worker can begin wait when the server ends: each of them is told."""
+    grace = "0.3" if how == "the time is over" else "30"
+    with served(tmp_path, "--workers", "1", "--timeout-graceful-shutdown", grace) as server:
+        server.wait_ready(1)
+        with contextlib.ExitStack() as stack:
+            wires = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10)) for _ in range(40)]
+            for wire in wires:
+                wire.sendall(b"GET /block/2 HTTP/1.1\r\nHost: a\r\n\r\n")
+            server.wait(lambda: server.stats()["calls"]["in_flight"] == len(wires))
+            server.signal(signal.SIGTERM)
+            if how == "a second signal":
+                server.wait_log("Shutting down")
+                server.signal(signal.SIGTERM)
+            statuses = collections.Counter(wire.makefile("rb").readline()[9:12] for wire in wires)
+            assert set(statuses) <= {b"503", b"504"} and statuses[b"503"] >= 30, statuses
+        server.ended()
+        assert re.search(r"\d+ calls were refused \(calls.refused_by.stopping\)", server.log())
 
 
 def test_new_code_that_does_not_import(tmp_path: Path) -> None:
@@ -395,3 +418,21 @@ def test_workers_behind_spvn_testing(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 pids.add(int(answer.read()))
         assert os.getpid() not in pids
     assert not any(alive(pid) for pid in pids)
+
+
+def test_sighup_ends_a_start_that_hangs(tmp_path: Path) -> None:
+    """It says that a start hangs; then SIGHUP replaces that worker too, and the others after it."""
+    with served(tmp_path, "--workers", "2") as server:
+        server.wait_ready(2)
+        before = server.workers()
+        (tmp_path / "hang").touch()
+        server.signal(signal.SIGHUP)
+        server.wait(lambda: len(server.workers()) == 3, "a worker that starts")
+        hung = (set(server.workers()) - set(before)).pop()
+        server.wait_log(rf"Worker \d+ \[{hung}\] has been starting for 10 seconds; SIGHUP ends it")
+        assert server.call()[0] == 200
+        (tmp_path / "hang").unlink()
+        server.signal(signal.SIGHUP)
+        server.wait(lambda: not {hung, *before} & set(server.workers()), "new workers")
+        server.wait_ready(2)
+        server.check()
