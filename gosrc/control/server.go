@@ -326,7 +326,7 @@ func (s *server) stop() {
 		s.closeWatchers()
 		s.onLoops(func(i int) {
 			s.detachAll(i)
-			s.dispatch.Shard(i).RefuseWaiting()
+			s.dispatch.Shard(i).Close()
 		})
 		for _, loop := range s.loops {
 			loop.Stop()

@@ -83,7 +83,14 @@ func (s *server) http1Config(counters *observe.Shard) *http1.Config {
 	}
 	h.WebSockets = s.webSockets(counters)
 	h.Draining = s.dispatch.Draining
-	h.Refused = func(r *http1.Refusal, inCall bool) { refused(counters, r, inCall) }
+	h.Refused = func(r *http1.Refusal, peer call.Addr, inCall bool) {
+		refused(counters, r, inCall)
+		from := peer.Host
+		if from == "" {
+			from = "a local client" // on a unix socket
+		}
+		s.logLine("info", "refused "+r.Text, fmt.Sprintf("A request of %s was refused with %d: %s", from, r.Status, r.Text))
+	}
 	h.SilenceExpired = func(used bool) {
 		if used {
 			counters.Inc(observe.TimedOutKeepAlive)
@@ -105,6 +112,8 @@ func refused(counters *observe.Shard, r *http1.Refusal, inCall bool) {
 		counters.Inc(observe.TimedOutHeader)
 	case http1.BodyTimeout:
 		counters.Inc(observe.TimedOutBody)
+	case http1.BodyRate:
+		counters.Inc(observe.TimedOutBodyRate)
 	}
 	if inCall {
 		counters.Inc(observe.RejectedInBody)

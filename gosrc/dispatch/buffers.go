@@ -5,7 +5,7 @@ import (
 	"spvn/gosrc/observe"
 )
 
-// What slow apps and slow clients cost. A body that an app does not receive, and an answer
+// What slow apps and slow clients cost. A body or messages that an app does not receive, and an answer
 // that a client does not read, take memory up to a window each; all of them together have a
 // budget (Settings.Bodies, Settings.Outputs). Over it each gets by with little: reading from
 // a client pauses at tightBody, a complete answer gets the window of a stream (from three
@@ -24,7 +24,15 @@ func (s *Shard) bodyWindow() int {
 	return link.BodyWindow
 }
 
-// charge takes n bytes of the request's body out of the budget, or gives -n back.
+// messageWindow is how much of a WebSocket's messages may be held now, but for the one that passes it.
+func (s *Shard) messageWindow() int {
+	if s.dispatch.settings.Bodies.Over() {
+		return tightBody
+	}
+	return link.WsWindow
+}
+
+// charge takes n bytes of the request's body, or of messages, out of the budget, or gives -n back.
 func (c *Call) charge(n int) {
 	if n != 0 {
 		c.charged += n

@@ -18,7 +18,7 @@ type Call struct {
 	// While it waits.
 	ticket   uint
 	arrived  int64
-	queuedAt int64 // by the shard's clock of waiting calls
+	queuedAt int64 // when it arrived, or was to run again, by the shard's clock of waiting calls
 
 	// The start as it goes over the link; kept until the call is done, for the logs and in
 	// case that it must be offered again.
@@ -40,7 +40,7 @@ type Call struct {
 	forwarded   bool   // the last part was forwarded
 	outstanding int    // bytes forwarded that the app has not received
 	starved     bool   // the protocol was told that there is no room
-	charged     int    // bytes of the budget for bodies
+	charged     int    // bytes of the budget for bodies and messages
 	squeezed    int    // its place among those that wait for that budget, from 1; 0: it does not
 
 	webSocket bool    // its start is a handshake
@@ -312,6 +312,13 @@ func (c *Call) credit(n uint64) bool {
 
 // feed has the protocol go on if it waits for room and there is some.
 func (c *Call) feed() {
+	if k := c.socket; k != nil {
+		if k.starved && k.conn != nil && !c.state.ended() {
+			k.starved = false
+			k.conn.Resume() // and asks Ready
+		}
+		return
+	}
 	if c.starved && c.answer != nil && c.room(c.shard.bodyWindow()) > 0 {
 		c.starved = false
 		c.answer.Resume()

@@ -159,8 +159,9 @@ func (s *Shard) disarm(c *Call) {
 // overdue ends a call whose deadline has come, wherever it is.
 func (s *Shard) overdue(c *Call) {
 	const text = "The request took longer than this server allows."
+	first := s.dispatch.settings.FirstByteTimeout
 	switch {
-	case c.dueAt == c.beginBy && c.state < answering:
+	case c.dueAt == c.beginBy && c.state < answering && first > 0 && c.beginBy == c.arrived+int64(first):
 		s.counters.Add(observe.TimedOutFirstByte, 1)
 	case c.clientDeadline:
 		s.counters.Add(observe.TimedOutClient, 1)

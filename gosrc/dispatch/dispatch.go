@@ -88,7 +88,8 @@ type AccessLine struct {
 type Dispatch struct {
 	settings    Settings
 	shards      []*Shard
-	inFlight    atomic.Int64 // over all shards, for Settings.Concurrency
+	inFlight    atomic.Int64 // over all shards, for Settings.Concurrency,
+	abandoned   atomic.Int64 // with those that the app goes on with although nobody waits for them
 	waiting     atomic.Int64 // calls in the queues of all shards
 	bytes       atomic.Int64 // their bytes
 	urgentBytes atomic.Int64 // of them, those of priority paths

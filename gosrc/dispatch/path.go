@@ -74,6 +74,9 @@ func (s *Shard) startPriority(c *Call) call.Call {
 // answerCheck answers a health check from the workers' state. No access line tells of it:
 // every balancer asks every few seconds, and would bury the lines of those who are served.
 func (s *Shard) answerCheck(c *Call, class pathClass) call.Call {
+	for _, p := range s.ports {
+		p.ask()
+	}
 	status, text := s.health(class)
 	a := c.answer
 	s.counters.Add(observe.CallsHealthChecks, 1)

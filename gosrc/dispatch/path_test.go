@@ -1,11 +1,13 @@
 package dispatch
 
 import (
+	"encoding/binary"
 	"strings"
 	"testing"
 	"time"
 
 	"spvn/gosrc/call"
+	"spvn/gosrc/link"
 	"spvn/gosrc/observe"
 )
 
@@ -135,12 +137,47 @@ func TestRefusalsAreLoggedOnceInAWhile(t *testing.T) {
 	if len(lines) != 1 || !strings.Contains(lines[0], "calls.refused_by.limit_concurrency") {
 		t.Errorf("got %q for 999 refusals; want one line", lines)
 	}
+	if limit, _ := b.shard.Arm(false); limit == 0 || limit > refusalsLogged {
+		t.Errorf("the loop sleeps for %v; want until the log is to know of the others", limit)
+	}
 	b.now += int64(refusalsLogged)
 	b.shard.Wake(b.now)
+	b.turn()
+	if len(lines) != 2 || !strings.Contains(lines[1], "998 calls") {
+		t.Errorf("got %q later, when nothing more is refused; want a line that counts the others", lines[1:])
+	}
 	b.start(request())
-	if len(lines) != 2 || !strings.Contains(lines[1], "999 calls") {
-		t.Errorf("got %q later; want a line that counts the others", lines[1:])
+	b.start(request())
+	b.shard.Close() // tells of what it refuses itself, too
+	if len(lines) != 4 || !strings.Contains(lines[2]+lines[3], "2 calls were refused (calls.refused_by.limit_concurrency)") {
+		t.Errorf("got %q at the end; want the last two, and the one that waited", lines[2:])
 	}
 	b.turn()
-	b.want(observe.RefusedLimit, 1000)
+	b.want(observe.RefusedLimit, 1001)
+}
+
+// A health check finds out about a loop that is blocked although no call is in it.
+func TestHealthChecksAskAnIdleWorker(t *testing.T) {
+	b := newBench(t, func(s *Settings) {
+		s.LivenessPath, s.StallWarning = "/live", time.Second
+		s.Stalled, s.Recovered = func(*Worker, int, time.Duration) {}, func(*Worker, int, time.Duration) {}
+	})
+	w := b.worker(1)
+	check := request()
+	check.Path = []byte("/live")
+	b.tick(5 * time.Second)
+	b.start(check).said(t, `respond 200 2 fields "alive\n" true`) // and it is asked
+	b.tick(2 * time.Second)
+	b.start(check).said(t, `respond 503 2 fields "all workers are stalled\n" true`)
+	moves := func() { binary.LittleEndian.PutUint64(w.Link.Memory()[link.HeaderTurns:], w.Link.Turns()+1) }
+	moves()
+	b.tick(300 * time.Millisecond)
+	for range 3 {
+		b.start(check).said(t, `respond 200 2 fields "alive\n" true`)
+		moves()
+		b.tick(2 * time.Second)
+	}
+	if limit, _ := b.shard.Arm(false); limit != 0 {
+		t.Errorf("the loop sleeps for %v; want as long as nothing happens", limit)
+	}
 }

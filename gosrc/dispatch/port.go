@@ -257,6 +257,7 @@ func (p *port) abandon(c *Call) {
 	c.dropBody()
 	c.abandoned = true
 	p.shard.counters.Inc(observe.CallsAbandoned)
+	p.shard.dispatch.abandoned.Add(1)
 	p.slots.Abandon(c.slot, c.generation)
 	c.pump()
 }

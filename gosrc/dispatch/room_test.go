@@ -444,3 +444,91 @@ func TestAbandonedCallsAreCounted(t *testing.T) {
 	b.turn()
 	b.want(observe.CallsAbandoned, 0)
 }
+
+// Whoever hangs up, or waits no longer, leaves a call behind that the app goes on with: it counts for the bound.
+func TestAbandonedCallsCountForTheConcurrency(t *testing.T) {
+	b := newBench(t, func(s *Settings) { s.Concurrency = 2 })
+	w := b.worker(1)
+	a, other := b.start(request()), b.start(request())
+	b.turn()
+	begun := w.read(t, 2, b.now)
+	b.turn()
+	a.call.Leave()
+	other.call.Leave()
+	b.start(request()).said(t, "fail 503")
+	for _, c := range begun {
+		w.write(link.CallDone, 0, c.id, nil)
+	}
+	b.turn()
+	b.start(request()).said(t)
+	b.turn()
+	b.want(observe.RefusedLimit, 1)
+}
+
+// A body that came whole with its request takes memory until its call is over, as any other.
+func TestABodyThatCameWholeIsCharged(t *testing.T) {
+	budget := memory.NewBudget(1 << 20)
+	b := newBench(t, func(s *Settings) { s.Bodies = budget })
+	w := b.worker(1)
+	r := request()
+	r.Body, r.BodyLast = make([]byte, 1000), true
+	b.start(r)
+	b.turn()
+	if budget.Used() != 1000 {
+		t.Errorf("%d bytes are held; want 1000", budget.Used())
+	}
+	begun := w.read(t, 1, b.now)
+	w.write(link.Response, link.FlagLast|link.FlagDone, begun[0].id, responsePayload(200, 0, ""))
+	b.turn()
+	if budget.Used() != 0 {
+		t.Errorf("%d bytes are held at the end; want none", budget.Used())
+	}
+}
+
+// Whoever was offered to a worker, and comes back, has waited since it arrived.
+func TestWaitingGoesOnBehindAnOffer(t *testing.T) {
+	b := newBench(t, nil)
+	busy := b.pooledWorker(1, 1)
+	b.start(request())
+	b.turn()
+	busy.read(t, 10, b.now)
+	b.turn()
+	pass := func(d time.Duration) {
+		for ; d > 0; d -= 100 * time.Millisecond {
+			b.tick(100 * time.Millisecond)
+			binary.LittleEndian.PutUint64(busy.Link.Memory()[link.HeaderTurns:], busy.Link.Turns()+1)
+		}
+	}
+	for range 3 {
+		b.start(request())
+	}
+	pass(9 * time.Second)
+	leaving := b.pooledWorker(2, 1)
+	b.tick(10 * time.Millisecond)
+	leaving.SetState(WorkerDraining)
+	b.shard.DrainWorker(leaving.Worker)
+	b.turn()
+	b.want(observe.CallsTakenBack, 1)
+	pass(1500 * time.Millisecond)
+	b.want(observe.RefusedQueueTimeout, 3)
+}
+
+// What a stalled worker was offered is bounded as what waits in the core is, if nobody else can take it.
+func TestOffersOfAStalledWorkerAreGivenUp(t *testing.T) {
+	b := newBench(t, func(s *Settings) { s.WorkerTimeout = 2 * time.Second })
+	w := b.worker(1)
+	b.start(request())
+	b.turn()
+	w.read(t, 1, b.now)
+	b.turn()
+	early := b.start(request())
+	b.tick(1500 * time.Millisecond)
+	late := b.start(request())
+	b.tick(time.Second)
+	early.said(t, "fail 503")
+	late.said(t)
+	b.tick(1100 * time.Millisecond)
+	late.said(t, "fail 503")
+	b.want(observe.RefusedNoWorker, 2)
+	b.want(observe.CallsInFlight, 1)
+}

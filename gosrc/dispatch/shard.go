@@ -43,6 +43,7 @@ type Shard struct {
 	tight     bool       // the workers know that the budget for output is overdrawn
 	deadlines *deadlines // nil until a call has one
 	refusals  map[observe.Counter]*refusalLog
+	tellAt    int64   // when the log is to know of more refusals; 0: there were none
 	timers    *timers // the app's; nil in all shards but the first
 
 	noWorkerSince int64 // since when no worker could take calls, 0: one can
@@ -55,7 +56,7 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 	d := s.dispatch
 	c := s.newCall()
 	c.answer = a
-	c.arrived = s.now
+	c.arrived, c.queuedAt = s.now, s.clock
 	c.start = appendStart(c.start[:0], r, r.Body)
 	c.bodyLast, c.forwarded = r.BodyLast, r.BodyLast
 	if len(c.start) > maxStart && len(r.Body) > 0 {
@@ -64,8 +65,10 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 		c.charge(len(r.Body))
 		c.keep(r.Body)
 		c.forwarded = false
-	} else if !r.BodyLast {
-		c.outstanding = len(r.Body)
+	} else {
+		if !r.BodyLast {
+			c.outstanding = len(r.Body)
+		}
 		c.charge(len(r.Body))
 	}
 	c.flags = startFlags(r, c.forwarded)
@@ -85,7 +88,7 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 		return s.refuse(c, observe.RefusedHeadTooLarge, 431, "The request's head is too large.", 0)
 	case class == priority:
 		return s.startPriority(c)
-	case d.settings.Concurrency > 0 && inFlight > int64(d.settings.Concurrency):
+	case d.settings.Concurrency > 0 && inFlight+d.abandoned.Load() > int64(d.settings.Concurrency):
 		return s.refuse(c, observe.RefusedLimit, 503, "The server is at its limit of concurrent calls.", d.settings.RetryAfter)
 	}
 	if left := d.Quarantine.Holds(r.Method, r.Path, s.now); left > 0 {
@@ -167,7 +170,6 @@ func (s *Shard) recycle(c *Call) {
 }
 
 func (s *Shard) enqueue(c *Call) {
-	c.queuedAt = s.clock
 	s.queueOf(c).push(c)
 	s.dispatch.waiting.Add(1)
 	c.countBytes(c.size())
@@ -226,10 +228,12 @@ func (s *Shard) queueOf(c *Call) *queue {
 	return &s.queue
 }
 
-// requeue puts a call back that a worker had.
+// requeue puts a call back that a worker had, and that has waited since it arrived unless it was begun.
 func (s *Shard) requeue(c *Call) {
+	if c.state != offered {
+		c.queuedAt = s.clock
+	}
 	s.move(c, queued)
-	c.queuedAt = s.clock
 	s.putBack(c)
 }
 

@@ -40,7 +40,7 @@ func (p *port) watch() {
 	s := p.shard
 	// A loop that moves takes records, or begins drains.
 	tail, turns := p.inbox.Consumed(), p.worker.Link.Turns()
-	if tail != p.markTail || turns != p.markTurns || p.held == 0 && p.stalledSince == 0 {
+	if tail != p.markTail || turns != p.markTurns || p.held == 0 && p.stalledSince == 0 && !p.probed {
 		p.markTail, p.markTurns, p.markedAt = tail, turns, s.now
 		p.recovered()
 		return
@@ -68,6 +68,18 @@ func (p *port) watch() {
 	}
 }
 
+// ask rings a worker that holds no call, to see whether it lives: a health check wants to know, and nothing else would
+// show it. The answer is for the next one.
+func (p *port) ask() {
+	if p.dead || p.probed || p.held > 0 || p.stalledSince != 0 || p.worker.State() != WorkerReady {
+		return
+	}
+	p.watch()
+	p.probed = true
+	p.inbox.Publish()
+	p.ring()
+}
+
 // stall takes note that the worker's loop stands still, since then.
 func (p *port) stall(since int64) {
 	p.stalledSince = since
@@ -87,6 +99,20 @@ func (p *port) recovered() {
 	if p.warned {
 		p.warned = false
 		p.shard.dispatch.settings.Recovered(p.worker, p.shard.index, d)
+	}
+}
+
+// giveUpStalled takes the calls back that wait for stalled workers, and for too long: nobody else can take them, and
+// the queue's bounds hold for them too.
+func (s *Shard) giveUpStalled() {
+	for _, p := range s.ports {
+		if p.stalledSince == 0 || p.dead {
+			continue
+		}
+		if o := p.oldestOffer(); o != nil && s.noWorkerFor(o.call) {
+			p.settle()
+			p.takeBackAll()
+		}
 	}
 }
 

@@ -44,6 +44,9 @@ func (s *Shard) Turn() (progress bool) {
 			progress = true // answers, and news for the workers, have to leave
 		}
 	}
+	if s.tellAt != 0 && s.now >= s.tellAt {
+		s.tellOfRefusals(false)
+	}
 	s.tighten()
 	s.nextPace = 0
 	s.offerWaiting()
@@ -101,6 +104,11 @@ func (s *Shard) Arm(briefly bool) (limit time.Duration, ok bool) {
 			limit = left
 		}
 	}
+	if s.tellAt != 0 {
+		if left := max(time.Duration(s.tellAt-s.now), time.Millisecond); limit == 0 || left < limit {
+			limit = left
+		}
+	}
 	if s.deadlines != nil && s.deadlines.count > 0 {
 		if left := max(time.Duration(s.deadlines.next()-s.now), time.Millisecond); limit == 0 || left < limit {
 			limit = left
@@ -112,17 +120,14 @@ func (s *Shard) Arm(briefly bool) (limit time.Duration, ok bool) {
 // schedule sets the time of the next tick, if there is anything to look at.
 func (s *Shard) schedule() {
 	waiting, holding := s.queue.live > 0 || s.urgent.live > 0 || len(s.squeezed) > 0 || s.again.live > 0, false
-	if !waiting {
-		s.noWorkerSince = 0 // nobody looks from now on, and it is those who wait that it is about
-	}
 	for _, p := range s.ports {
 		waiting = waiting || p.unclaimed > 0 || p.stalledSince != 0
-		holding = holding || p.held > 0
+		holding = holding || p.held > 0 || p.probed
 	}
 	every := tick
 	if !waiting {
 		if !holding || s.dispatch.settings.StallWarning == 0 {
-			s.nextTick, s.lastTick = 0, 0
+			s.nextTick, s.lastTick, s.noWorkerSince = 0, 0, 0
 			return
 		}
 		every = probe
@@ -162,6 +167,9 @@ func (s *Shard) tick() {
 	case s.noWorkerSince == 0:
 		s.noWorkerSince = s.now
 	}
+	if !usable {
+		s.giveUpStalled()
+	}
 	s.patience.judge(s.now, &s.queue)
 	s.unsqueeze()
 	s.expire(&s.queue, usable)
@@ -173,13 +181,12 @@ func (s *Shard) tick() {
 // worker could have taken them, and another one bounds that.
 func (s *Shard) expire(q *queue, usable bool) {
 	settings := &s.dispatch.settings
-	noWorker := !usable && settings.WorkerTimeout > 0 && time.Duration(s.now-s.noWorkerSince) > settings.WorkerTimeout
 	for {
 		c := q.oldest()
 		switch {
 		case c == nil:
 			return
-		case noWorker:
+		case !usable && s.noWorkerFor(c):
 			s.unqueue(c)
 			s.refuse(c, observe.RefusedNoWorker, 503, "No worker is ready.", settings.RetryAfter)
 		case settings.QueueTimeout > 0 && q != &s.urgent && time.Duration(s.clock-c.queuedAt) > settings.QueueTimeout:
@@ -189,6 +196,12 @@ func (s *Shard) expire(q *queue, usable bool) {
 			return
 		}
 	}
+}
+
+// noWorkerFor says whether a call has waited for too long while no worker could have taken it.
+func (s *Shard) noWorkerFor(c *Call) bool {
+	most := s.dispatch.settings.WorkerTimeout
+	return most > 0 && time.Duration(s.now-max(s.noWorkerSince, c.arrived)) > most
 }
 
 // ring wakes the port's worker.

@@ -140,6 +140,7 @@ func (c *Call) countMessage(n int) {
 	c.received += int64(n)
 	c.socket.messages++
 	c.socket.bytes += n
+	c.charge(n)
 }
 
 // Ready implements call.WebSocketCall. The app may have received a few more messages than
@@ -156,10 +157,14 @@ func (c *Call) Ready() bool {
 		}
 		return false
 	}
-	if s.messages < c.shard.dispatch.settings.WebSocketQueue+link.WsCreditMessages-1 && s.bytes < link.WsWindow {
+	window := c.shard.messageWindow()
+	if s.messages < c.shard.dispatch.settings.WebSocketQueue+link.WsCreditMessages-1 && s.bytes < window {
 		return true
 	}
 	s.starved = true
+	if window < link.WsWindow {
+		c.shard.squeeze(c)
+	}
 	return false
 }
 
@@ -187,7 +192,7 @@ func (c *Call) Closed(code int, reason []byte) {
 // pumpSocket is pump for a call whose handshake was accepted.
 func (c *Call) pumpSocket() {
 	p, s := c.port, c.socket
-	if c.acked >= link.SendWindowStream/4 && !c.finished && !c.state.ended() {
+	if c.acked >= link.SendWindowStream/4 && !c.finished && !c.state.ended() && !c.withhold() {
 		payload, ok := p.reserve(c, 8, link.SendWindow, 0, control)
 		if !ok {
 			return
@@ -313,6 +318,7 @@ func (s *Shard) socketSend(c *Call, r link.Record) error {
 		return errNoSocket
 	}
 	c.sent += int64(n)
+	c.inCore += int(n)
 	c.socket.conn.Send(opcode == 1, r.Payload[8:8+n], r.Flags&link.FlagMore != 0)
 	return nil
 }
@@ -356,10 +362,8 @@ func (s *Shard) socketCredit(c *Call, r link.Record) error {
 	}
 	k.messages -= int(messages)
 	k.bytes -= int(bytes)
-	if k.starved {
-		k.starved = false
-		k.conn.Resume()
-	}
+	c.charge(-int(bytes))
+	c.feed()
 	return nil
 }
 

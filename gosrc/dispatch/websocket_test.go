@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"spvn/gosrc/call"
 	"spvn/gosrc/link"
+	"spvn/gosrc/memory"
 	"spvn/gosrc/observe"
 )
 
@@ -544,3 +546,61 @@ func TestMessagesThatWaitAreBounded(t *testing.T) {
 		t.Errorf("%d bytes wait for ever", r.shard.ports[0].messages)
 	}
 }
+
+// Messages that the app does not receive, and those that a client does not read, are in the budgets.
+func TestBudgetsForMessages(t *testing.T) {
+	bodies, outputs := memory.NewBudget(100<<10), memory.NewBudget(100<<10)
+	r := newSocketRig(t, func(s *Settings) { s.Bodies, s.Outputs = bodies, outputs })
+	r.w.write(link.WsAccept, 0, r.id, acceptPayload(""))
+	r.turn()
+	c := r.a.call.(*Call)
+	conn := &resuming{}
+	c.socket.conn = conn
+	bodies.Add(200 << 10) // others
+	for sent := 0; c.Ready(); sent++ {
+		if sent > 4 {
+			t.Fatal("it is read on although the budget is overdrawn")
+		}
+		c.Message(false, make([]byte, 1<<10))
+	}
+	if used := bodies.Used(); used != 204<<10 {
+		t.Errorf("%d bytes are held; want what was there and four messages", used)
+	}
+	r.turn()
+	r.want(observe.MemoryReadsPaused, 1)
+	bodies.Add(-200 << 10)
+	r.tick(20 * time.Millisecond)
+	if conn.resumed != 1 || !c.Ready() {
+		t.Errorf("it was resumed %d times; want once, when there is room", conn.resumed)
+	}
+	credit := binary.LittleEndian.AppendUint32(nil, 4)
+	r.w.write(link.WsCredit, 0, r.id, binary.LittleEndian.AppendUint32(credit, 4<<10))
+	r.turn()
+	if used := bodies.Used(); used != 0 {
+		t.Errorf("%d bytes are held; want none once the app has received them", used)
+	}
+
+	message := binary.LittleEndian.AppendUint32(nil, 2)
+	message = append(binary.LittleEndian.AppendUint32(message, 20<<10), make([]byte, 20<<10)...)
+	for range 2 {
+		r.w.write(link.WsSend, 0, r.id, message)
+	}
+	r.turn()
+	outputs.Add(200 << 10) // others
+	c.Sent(20 << 10)
+	if c.acked == 0 {
+		t.Error("the app may send more while the budget is overdrawn and something of it waits")
+	}
+	c.Sent(20 << 10)
+	if c.acked != 0 {
+		t.Error("the app may not send although nothing of it waits")
+	}
+}
+
+// resuming is a connection that reads on when it is told to.
+type resuming struct {
+	fakeSocket
+	resumed int
+}
+
+func (s *resuming) Resume() { s.resumed++ }

@@ -206,6 +206,7 @@ func (p *port) forget(c *Call) {
 	if c.abandoned {
 		c.abandoned = false
 		p.shard.counters.Dec(observe.CallsAbandoned)
+		p.shard.dispatch.abandoned.Add(-1)
 	}
 	if c.old {
 		p.old--

@@ -217,8 +217,22 @@ func TestFail(t *testing.T) {
 		r.app.start = func(c *appCall) bool { c.answer.Fail(503, "busy", 0); return false }
 		r.send(post + "Content-Length: 10\r\n\r\nabc")
 		r.last(1)
-		r.wantOutput("HTTP/1.1 503 Service Unavailable\r\n" + text + "content-length: 4\r\nconnection: close\r\n\r\nbusy")
-		r.wantEnd(true, false)
+		busy := "HTTP/1.1 503 Service Unavailable\r\n" + text + "content-length: 4\r\n\r\nbusy"
+		r.wantOutput(busy)
+		r.send("defghij" + get) // as clients do that write a head and a body one after the other
+		r.last(2)
+		r.wantOutput(busy + busy)
+		r.wantEnd(false, false)
+	})
+	t.Run("inside Start with a long body to come", func(t *testing.T) {
+		for _, more := range []string{"Content-Length: 1000000\r\n\r\nabc", "Content-Length: 10\r\nExpect: 100-continue\r\n\r\n"} {
+			r := newRig(t)
+			r.app.start = func(c *appCall) bool { c.answer.Fail(503, "busy", 0); return false }
+			r.send(post + more)
+			r.last(1)
+			r.wantOutput("HTTP/1.1 503 Service Unavailable\r\n" + text + "content-length: 4\r\nconnection: close\r\n\r\nbusy")
+			r.wantEnd(true, false)
+		}
 	})
 	t.Run("inside Body", func(t *testing.T) {
 		for _, last := range []bool{false, true} {
@@ -231,7 +245,12 @@ func TestFail(t *testing.T) {
 				r.send("1\r\nb\r\n1\r\nc\r\n1\r\nd\r\n")
 			}
 			r.wantStatus(502)
-			r.wantEnd(!last, false)
+			r.wantEnd(false, false)
+			if !last {
+				r.send("0\r\n\r\n")
+			}
+			r.send(get)
+			r.last(2)
 		}
 	})
 	t.Run("behind the head", func(t *testing.T) {

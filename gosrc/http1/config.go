@@ -87,9 +87,9 @@ type Config struct {
 	Draining func() bool
 	// Clock is the wall clock, for the Date; nil: time.Now.
 	Clock func() time.Time
-	// Refused is told of every answer that the core gave by itself. inCall says that it
-	// ended a call that had begun. May be nil.
-	Refused func(r *Refusal, inCall bool)
+	// Refused is told of every answer that the core gave by itself, and to whom. inCall says
+	// that it ended a call that had begun. May be nil.
+	Refused func(r *Refusal, peer call.Addr, inCall bool)
 	// SilenceExpired is told of connections closed without a word: used ones by
 	// TimeoutKeepAlive, those that never began a request by TimeoutHeader. May be nil.
 	SilenceExpired func(used bool)

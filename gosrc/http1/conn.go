@@ -21,14 +21,14 @@ type Conn struct {
 	in     []byte
 	inAt   int
 	head   *head // of the incomplete head at in[inAt:]
-	headBy int64 // when that head has to be complete; 0 while there is none
 	body   body  // of the request in hand
 
 	// Output.
 	answerLeft int64 // bytes of the answer's body that its Content-Length still promises
 	unsent     int64 // bytes of the answer's body committed and not yet reported to the call
-	discarding int64 // bytes that may still be discarded behind a complete answer; below 0: until when any number may
+	discarding int64 // bytes that may still be discarded behind a complete answer
 
+	wholeBy  int64 // when the head, or the body that is discarded, has to be complete; 0: no such time
 	deadline int64 // what the carrier was asked for
 	pace     *pace // of the body in hand; nil without Config.MinBodyRate
 	requests uint32
@@ -97,7 +97,7 @@ func (c *Conn) Receive(b []byte) {
 	if c.closed || len(b) == 0 {
 		return
 	}
-	if c.headBy != 0 && c.carrier.Now() >= c.headBy {
+	if c.wholeBy != 0 && c.carrier.Now() >= c.wholeBy {
 		// The carrier reads once more before it reports that time is up; a head that drips
 		// must not win by that.
 		c.Timeout()
@@ -193,7 +193,7 @@ func (c *Conn) Timeout() {
 	}
 	c.deadline = 0
 	switch {
-	case !c.active && c.headBy != 0:
+	case !c.active && c.wholeBy != 0:
 		c.refuse(slowHead)
 	case !c.active:
 		if f := c.config.SilenceExpired; f != nil {
@@ -202,12 +202,16 @@ func (c *Conn) Timeout() {
 		c.close()
 	case c.body.done() || c.paused || c.expect:
 		// The app's time, not the client's; the deadline was withdrawn meanwhile.
-	case c.pace != nil && !c.tooSlow():
-		c.armPace()
 	case c.answering == answerDone:
 		c.close()
-	default:
+	case c.pace == nil:
 		c.refuse(slowBody)
+	default:
+		if r := c.tooSlow(); r != nil {
+			c.refuse(r)
+		} else {
+			c.armPace()
+		}
 	}
 }
 
@@ -217,7 +221,7 @@ func (c *Conn) Drain() {
 	if c.closed {
 		return
 	}
-	if !c.active && c.headBy == 0 || c.answering == answerDone {
+	if !c.active && c.wholeBy == 0 || c.answering == answerDone {
 		c.close()
 	}
 }

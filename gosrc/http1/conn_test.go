@@ -258,6 +258,33 @@ func TestUnreadBody(t *testing.T) {
 		r.send("xx")
 		r.wantEnd(true, false)
 	})
+	t.Run("a byte at a time, for too long", func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.MinBodyRate = 1 })
+		r.send(post + "Content-Length: 1000\r\n\r\na")
+		r.last(1).ok("hi")
+		for begin := r.wire.now; !r.wire.closed; r.wire.now += int64(time.Second) {
+			if r.wire.now-begin > int64(discardTime) {
+				t.Fatal("it goes on for ever")
+			}
+			if r.wire.now >= r.wire.deadline {
+				r.Timeout()
+			} else {
+				r.send("x")
+			}
+		}
+		r.wantOutput(hi)
+	})
+	t.Run("nothing more", func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.TimeoutBody = 0 })
+		r.send(post + "Content-Length: 1000\r\n\r\na")
+		r.last(1).ok("hi")
+		if r.wire.deadline != r.wire.now+int64(discardTime) {
+			t.Errorf("the deadline is %v away; want %v", time.Duration(r.wire.deadline-r.wire.now), discardTime)
+		}
+		r.wire.now = r.wire.deadline
+		r.Timeout()
+		r.wantEnd(true, false)
+	})
 	t.Run("long behind a stream, while the server drains", func(t *testing.T) {
 		r := newRig(t)
 		r.send(post + "Content-Length: 1000001\r\n\r\na")

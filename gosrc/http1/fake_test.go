@@ -170,7 +170,7 @@ func newRig(t testing.TB, change ...func(*Config)) *rig {
 	r := &rig{t: t, cfg: DefaultConfig(), wire: &wire{t: t, now: int64(time.Hour)}, app: &app{room: 1 << 16}}
 	r.cfg.Date, r.cfg.Server = false, ""
 	r.cfg.Clock = func() time.Time { return time.Date(1994, 11, 6, 8, 49, 37, 0, time.UTC) }
-	r.cfg.Refused = func(why *Refusal, inCall bool) {
+	r.cfg.Refused = func(why *Refusal, _ call.Addr, inCall bool) {
 		r.refused = append(r.refused, fmt.Sprintf("%d %v", why.Status, inCall))
 	}
 	r.cfg.Log = func(level, message string) { r.logged = append(r.logged, level+": "+message) }

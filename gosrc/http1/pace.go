@@ -48,17 +48,20 @@ func (c *Conn) armPace() {
 	c.armAt(at)
 }
 
-// tooSlow judges a body whose deadline has come.
-func (c *Conn) tooSlow() bool {
+// tooSlow judges a body whose deadline has come; nil: it may go on.
+func (c *Conn) tooSlow() *Refusal {
 	now, p := c.carrier.Now(), c.pace
 	if p.by != 0 && now >= p.by {
-		return true
+		return slowBody
 	}
 	spent := time.Duration(p.spent + now - p.from)
 	if spent < paceTime {
-		return false
+		return nil
 	}
 	slow := float64(p.bytes) < float64(c.config.MinBodyRate)*spent.Seconds()
 	*p = pace{from: now, by: p.by}
-	return slow
+	if slow {
+		return slowRate
+	}
+	return nil
 }

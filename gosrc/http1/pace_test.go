@@ -78,3 +78,12 @@ func TestMinBodyRateWaitsForTheApp(t *testing.T) {
 		t.Errorf("a client that stopped: closed %v after %v; want 408 within 5 s", r.wire.closed, took)
 	}
 }
+
+// What came together with the head counts, too.
+func TestMinBodyRateCountsTheFirstBytes(t *testing.T) {
+	r := newRig(t, func(cfg *Config) { cfg.MinBodyRate = 1000 })
+	r.send(upload + string(make([]byte, 4500)))
+	if took := paceSteps(r, 0, 20, nil); took < 4*time.Second || took > 5*time.Second {
+		t.Errorf("4500 bytes and no more: closed after %v; want 408 after 4 s", took)
+	}
+}

@@ -13,6 +13,8 @@ const (
 	HeaderTimeout
 	// BodyTimeout: --timeout-body passed.
 	BodyTimeout
+	// BodyRate: the body came slower than --min-body-rate.
+	BodyRate
 )
 
 // Refusal is an answer that the core gives by itself, with the app untouched, before it
@@ -61,6 +63,7 @@ var (
 
 	slowHead = &Refusal{408, HeaderTimeout, "The head of the request did not arrive in time."}
 	slowBody = &Refusal{408, BodyTimeout, "The body of the request did not arrive in time."}
+	slowRate = &Refusal{408, BodyRate, "The body of the request came too slowly."}
 
 	badChunkSize   = &Refusal{400, Malformed, "A chunk does not start with its size in hexadecimal digits."}
 	largeChunk     = &Refusal{400, Malformed, "A chunk size has too many digits."}
@@ -77,7 +80,7 @@ var (
 func (c *Conn) refuse(r *Refusal) {
 	inCall := c.call != nil
 	if f := c.config.Refused; f != nil {
-		f(r, inCall)
+		f(r, c.peer, inCall)
 	}
 	if c.answering >= answerStarted {
 		c.cut()

@@ -1,9 +1,11 @@
 package http1
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
-// discardTime is how long a body is discarded, however long it is, where the answer had begun to
-// leave before it was known that the app does not want it. nginx's lingering_time is the same.
+// discardTime is how long a body is discarded that nobody wants any more. nginx's lingering_time is the same.
 const discardTime = 30 * time.Second
 
 // run takes steps as long as there is input for one. b is new input; nil stands for what
@@ -74,9 +76,9 @@ func (c *Conn) rest() {
 			return
 		}
 		c.pause(false)
-		if c.head != nil && c.headBy == 0 && cfg.TimeoutHeader > 0 {
-			c.headBy = c.carrier.Now() + int64(cfg.TimeoutHeader)
-			c.armAt(c.headBy)
+		if c.head != nil && c.wholeBy == 0 && cfg.TimeoutHeader > 0 {
+			c.wholeBy = c.carrier.Now() + int64(cfg.TimeoutHeader)
+			c.armAt(c.wholeBy)
 		}
 		if !c.rested {
 			c.rested = true
@@ -103,6 +105,9 @@ func (c *Conn) rest() {
 	default:
 		c.pause(false)
 		c.arm(cfg.TimeoutBody)
+		if by := c.wholeBy; by != 0 && (c.deadline == 0 || by < c.deadline) {
+			c.armAt(by)
+		}
 	}
 }
 
@@ -158,7 +163,7 @@ func (c *Conn) readHead(b []byte) int {
 func (c *Conn) begin(h *head, b []byte) int {
 	pool := c.config.Pool
 	c.active, c.answering, c.framing = true, answerDue, framingNone
-	c.headBy, c.blank = 0, 0
+	c.wholeBy, c.blank = 0, 0
 	c.requests++
 	c.persist = h.persistent() && (c.config.LimitRequests == 0 || int(c.requests) < c.config.LimitRequests)
 	c.isHead = string(h.method) == "HEAD"
@@ -208,7 +213,7 @@ func (c *Conn) begin(h *head, b []byte) int {
 	}
 	c.pace = nil
 	if cfg := c.config; cfg.MinBodyRate > 0 && !c.body.done() {
-		c.pace = &pace{}
+		c.pace = &pace{bytes: int64(used)}
 	}
 	if c.rested {
 		c.rested = false
@@ -287,7 +292,7 @@ func (c *Conn) pass(b []byte, last bool) bool {
 	return !c.closed && c.answering != answerDone
 }
 
-// discard drops the rest of a body that the app did not want, up to a bound.
+// discard drops the rest of a body that the app did not want, up to bounds of bytes and time.
 func (c *Conn) discard(b []byte) int {
 	used := 0
 	for used < len(b) && !c.body.done() {
@@ -302,11 +307,7 @@ func (c *Conn) discard(b []byte) int {
 		c.next()
 		return used
 	}
-	if until := -c.discarding; until > 0 {
-		if c.carrier.Now() >= until {
-			c.close()
-		}
-	} else if c.discarding -= int64(used); c.discarding < 0 {
+	if c.discarding -= int64(used); c.discarding < 0 || c.carrier.Now() >= c.wholeBy {
 		c.close()
 	}
 	return used
@@ -318,6 +319,7 @@ func (c *Conn) next() {
 	c.answering = answerDue
 	c.unsent = 0
 	c.isHead = false
+	c.wholeBy = 0
 	if c.draining {
 		c.close()
 	}
@@ -335,10 +337,12 @@ func (c *Conn) finish() {
 	case !c.body.done() && !c.worthDiscarding():
 		// The answer's head went out before this was known, and promised that the connection goes on. A client
 		// that reads only once it has sent everything would lose its answer if the connection were closed.
-		c.discarding = -(c.carrier.Now() + int64(discardTime))
+		c.discarding = math.MaxInt64
 	}
 	if c.body.done() {
 		c.next()
+	} else {
+		c.pace, c.wholeBy = nil, c.carrier.Now()+int64(discardTime)
 	}
 	if !c.running && !c.closed {
 		c.run(nil)

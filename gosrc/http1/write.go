@@ -142,7 +142,7 @@ func (c *Conn) appendEndOfHead(b []byte) []byte {
 
 // respondText writes a whole answer of the core's own: one sentence of plain text.
 func (c *Conn) respondText(status int, text string, retryAfter int, closing bool) {
-	if closing || !c.body.done() {
+	if closing || !c.body.done() && !c.worthDiscarding() {
 		c.persist = false
 	}
 	b := appendStatusLine(c.carrier.Buffer(), status)

@@ -71,6 +71,7 @@ const (
 
 	TimedOutHeader    // --timeout-header passed
 	TimedOutBody      // --timeout-body passed
+	TimedOutBodyRate  // the body came slower than --min-body-rate
 	TimedOutKeepAlive // --timeout-keep-alive passed
 	TimedOutWrite     // --timeout-write passed
 
@@ -176,6 +177,7 @@ var counterNames = [NumCounters]string{
 	AcceptErrors:           "connections.accept_errors",
 	TimedOutHeader:         "connections.timed_out.header",
 	TimedOutBody:           "connections.timed_out.body",
+	TimedOutBodyRate:       "connections.timed_out.body_rate",
 	TimedOutKeepAlive:      "connections.timed_out.keep_alive",
 	TimedOutWrite:          "connections.timed_out.write",
 	RejectedBadRequest:     "connections.rejected.400",

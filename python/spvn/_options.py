@@ -110,6 +110,8 @@ def read_path(value: Any) -> str:
     path = read_text(value)
     if path and not path.startswith("/"):
         raise ValueError(f"{path!r} is not a path: it begins with /")
+    if "?" in path or "#" in path:
+        raise ValueError(f"{path!r} is more than a path, which ends before ? and #")
     return path
 
 

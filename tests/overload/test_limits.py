@@ -134,7 +134,57 @@ def test_a_body_that_drips(start):
             wire.send(b"x")
         assert wire.answer().status == 408
         assert 1.5 < time.monotonic() - begun < 3.5
+    assert server.count("connections.timed_out.body_rate") == 1
+    server.err.wait("A request of 127.0.0.1 was refused with 408: The body of the request came too slowly")
     server.kill()  # the call would go on for half a minute
+
+
+def test_what_the_app_goes_on_with_counts_for_the_bound(start):
+    """Clients that hang up leave calls behind; a crowd of them is no way past --limit-concurrency."""
+    server = start("--limit-concurrency", "2")
+    for _ in range(10):
+        with server.wire() as wire:
+            wire.get("/poll")
+            assert until(lambda: server.count("calls.in_flight") == 1 or server.count("calls.refused") > 0)
+    assert until(lambda: server.count("calls.in_flight") == 0)
+    assert server.count("calls.abandoned") == 2
+    with server.wire() as wire:
+        answer = wire.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n").answer()
+        assert (answer.status, answer.field("connection"), answer.field("retry-after")) == (503, None, "1")
+        wire.send(b"hello")  # as clients do that write a body after its head
+        assert wire.get("/").answer().status == 503
+    server.kill()  # the calls would go on for half a minute
+
+
+def test_messages_that_nobody_receives(start):
+    """They are in the budget for bodies, and what is over it is left in the kernel."""
+    server = start("--limit-buffered-bodies", "2M")
+    before = server.resident()
+    wires = [server.wire() for _ in range(100)]
+    message = b"\x82\xfe\xea\x60\0\0\0\0" + bytes(60_000)
+    for wire in wires:
+        wire.send(
+            b"GET /socket HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert wire.head()[1] == 101
+        wire.socket.setblocking(False)
+    end = time.monotonic() + 20
+    while server.count("connections.reads_paused") < 100 and time.monotonic() < end:
+        for wire in wires:
+            try:
+                wire.socket.send(message)
+            except BlockingIOError:
+                pass
+    assert server.count("connections.reads_paused") == 100
+    held = server.count("memory.bodies")
+    # Each may have one message, however large, and the first ones had more before the budget was overdrawn.
+    assert 2 * MB < held < 10 * MB, f"{held / MB:.0f} MB are held"
+    assert server.resident() - before < 30 * MB
+    assert server.count("memory.reads_paused") > 0
+    server.kill()  # the calls would go on for half a minute
+    for wire in wires:
+        wire.close()
 
 
 def test_uploads_that_nobody_receives(start):

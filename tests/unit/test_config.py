@@ -121,6 +121,7 @@ def test_values(name: str, given: Any, want: Any) -> None:
         ("bind", ["unix:"], "--bind: 'unix:' is not HOST:PORT, [V6]:PORT, unix:PATH or fd://N"),
         ("bind", ["fd://x"], "--bind: 'fd://x' is not HOST:PORT, [V6]:PORT, unix:PATH or fd://N"),
         ("health_check_path", "health", "--health-check-path: 'health' is not a path: it begins with /"),
+        ("liveness_path", "/live?x", "--liveness-path: '/live?x' is more than a path, which ends before ? and #"),
         ("priority_paths", ["/a", "b"], "--priority-path: 'b' is not a path: it begins with /"),
         ("deadline_header", "bad name", "--deadline-header: 'bad name' is not a field name (RFC 9110 5.1)"),
         ("app_dir", "/nonexistent", "--app-dir: there is no directory '/nonexistent'"),

@@ -111,7 +111,7 @@ func run(in io.Reader, out io.Writer) error {
 		}
 		p := &peer{result: result{Requests: []*request{}}}
 		cfg := http1.DefaultConfig()
-		cfg.Refused = func(r *http1.Refusal, _ bool) { p.result.Refused, p.result.Reason = r.Status, r.Text }
+		cfg.Refused = func(r *http1.Refusal, _ call.Addr, _ bool) { p.result.Refused, p.result.Reason = r.Status, r.Text }
 		http1.New(cfg, p, p, call.Addr{}, call.Addr{}, call.HTTP).Receive(input)
 		if err := encoder.Encode(&p.result); err != nil {
 			return err
