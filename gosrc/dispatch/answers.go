@@ -174,6 +174,9 @@ func (s *Shard) control(p *port, r link.Record) error {
 		}
 		s.timers.ready()
 	case link.Stopped:
+		if p.worker.over.Swap(true) {
+			return errors.New("a STOPPED of a worker that was over")
+		}
 	case link.TimerSet, link.TimerCancel, link.TimerDone:
 		return s.timers.record(p, r)
 	case link.StartFailed:
@@ -183,6 +186,9 @@ func (s *Shard) control(p *port, r link.Record) error {
 		n := binary.LittleEndian.Uint32(r.Payload)
 		if uint64(n) > uint64(len(r.Payload)-8) {
 			return errRecord
+		}
+		if p.worker.over.Swap(true) {
+			return errors.New("a START_FAILED of a worker that was over")
 		}
 		message = string(r.Payload[8 : 8+n])
 	default:
@@ -278,8 +284,8 @@ func (s *Shard) responseBody(c *Call, r link.Record) error {
 	if c.state.ended() {
 		return nil
 	}
-	if c.state != answering {
-		return errors.New("a RESPONSE_BODY before its RESPONSE")
+	if c.state != answering || c.socket != nil {
+		return errors.New("a RESPONSE_BODY before its RESPONSE, or of a WebSocket")
 	}
 	a := c.answer
 	last := r.Flags&link.FlagLast != 0
@@ -306,8 +312,8 @@ func (s *Shard) trailers(c *Call, r link.Record) error {
 	if err != nil || c.state.ended() {
 		return err
 	}
-	if c.state != answering {
-		return errors.New("TRAILERS before the RESPONSE")
+	if c.state != answering || c.socket != nil {
+		return errors.New("TRAILERS before the RESPONSE, or of a WebSocket")
 	}
 	a := c.answer
 	last := r.Flags&link.FlagLast != 0

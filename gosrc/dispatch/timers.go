@@ -124,7 +124,9 @@ func (t *timers) set(p *port, shared []byte) error {
 		t.stats.Refused.Add(1)
 		t.log("error", "timer-refused", "%v; it is not set", err)
 	}
-	t.withdraw(replaced)
+	if replaced != nil {
+		t.withdraw(replaced)
+	}
 	return nil
 }
 
@@ -150,13 +152,17 @@ func (t *timers) cancel(p *port, shared []byte) error {
 	return nil
 }
 
-// withdraw takes back the due times of a timer that nobody has begun.
-func (t *timers) withdraw(timer *schedule.Timer) {
-	if timer == nil {
+// withdraw takes back the due times of these timers that nobody has begun.
+func (t *timers) withdraw(gone ...*schedule.Timer) {
+	if len(gone) == 0 {
 		return
 	}
+	are := make(map[*schedule.Timer]bool, len(gone))
+	for _, timer := range gone {
+		are[timer] = true
+	}
 	for place, f := range t.pending {
-		if place.timer == timer && t.takeBack(f) {
+		if are[place.timer] && t.takeBack(f) {
 			t.end(f, &t.stats.Skipped)
 		}
 	}
@@ -181,13 +187,26 @@ func (t *timers) turn() {
 		t.due(d)
 	}
 	t.relieve()
-	waiting := t.waiting
-	t.waiting = t.waiting[:0]
-	for _, f := range waiting {
-		t.give(f, nil)
-	}
-	clear(waiting[len(t.waiting):])
+	t.giveWaiting()
 	t.stats.Set.Store(int64(t.book.Len()))
+}
+
+// giveWaiting gives out what nobody could take before, until nobody can take more.
+func (t *timers) giveWaiting() {
+	waiting, given := t.waiting, 0
+	t.waiting = t.waiting[:0]
+	for ; given < len(waiting) && t.room(); given++ {
+		t.give(waiting[given], nil)
+	}
+	t.waiting = append(t.waiting, waiting[given:]...) // no further to the back than they were
+	clear(waiting[len(t.waiting):])
+}
+
+// room says whether some worker may take a due time: one that needs a certain one asks for that.
+func (t *timers) room() bool {
+	return slices.ContainsFunc(t.shard.ports, func(p *port) bool {
+		return !p.dead && !p.full && p.worker.State() == WorkerReady
+	})
 }
 
 // limit is how long the loop may sleep, given how long it may for other reasons; 0 is no
@@ -225,10 +244,15 @@ func (t *timers) due(d schedule.Due) {
 		t.begin(&firing{Due: d})
 		return
 	}
+	begun := false
 	for _, p := range t.shard.ports {
 		if !p.dead && p.worker.State() == WorkerReady && d.Timer.Runs(p.worker.ID) {
 			t.begin(&firing{Due: d, only: p})
+			begun = true
 		}
+	}
+	if !begun {
+		t.book.Release(d.Timer)
 	}
 }
 
@@ -297,6 +321,7 @@ func (t *timers) claimed(f *firing) bool {
 		return false
 	}
 	f.claimed = true
+	t.book.Release(f.Timer)
 	at := f.place()
 	if t.pending[at] == f {
 		delete(t.pending, at)
@@ -354,6 +379,7 @@ func (t *timers) end(f *firing, reason *atomic.Uint64) {
 			delete(t.running, at)
 		}
 	}
+	t.book.Release(f.Timer)
 	reason.Add(1)
 	t.stats.Open.Add(-1)
 }
@@ -387,7 +413,7 @@ func (t *timers) drained(p *port) {
 			t.again(f, p)
 		}
 	}
-	t.book.Gone(p.worker.ID, t.othersReady(p))
+	t.withdraw(t.book.Gone(p.worker.ID, t.othersReady(p))...)
 }
 
 // othersReady says whether a worker other than p's is ready.
@@ -423,7 +449,7 @@ func (t *timers) lost(p *port) {
 			t.end(f, &t.stats.Missed)
 		}
 	}
-	t.book.Gone(p.worker.ID, t.othersReady(p))
+	t.withdraw(t.book.Gone(p.worker.ID, t.othersReady(p))...)
 }
 
 // again finds another worker for what one could not begin.
@@ -437,7 +463,7 @@ func (t *timers) again(f *firing, p *port) {
 
 func (t *timers) ready() {
 	if t != nil {
-		t.book.Ready()
+		t.withdraw(t.book.Ready()...)
 	}
 }
 
@@ -483,6 +509,8 @@ func (p *port) offerTimer(f *firing) bool {
 	payload, ok := p.write(link.TimerFixedSize+len(key)+len(argument), link.Timer, 0, p.slots.ID(slot, generation), data)
 	if !ok {
 		p.free = append(p.free, slot)
+		p.full = true
+		p.inbox.WantRoom()
 		return false
 	}
 	p.generations[slot] = generation

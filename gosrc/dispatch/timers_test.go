@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"spvn/gosrc/link"
+	"spvn/gosrc/schedule"
 )
 
 const ms = int64(time.Millisecond)
@@ -468,5 +469,92 @@ func TestAMadWorkerWithADueTime(t *testing.T) {
 	}
 	if n := len(b.shard.timers.offered); n != 0 {
 		t.Errorf("%d due times are still looked at; want none", n)
+	}
+}
+
+// A due time of a timer that new code does not have ends with it, wherever it is.
+func TestADueTimeThatNewCodeDoesNotHave(t *testing.T) {
+	for _, waits := range []bool{true, false} {
+		b := newBench(t, nil)
+		old := b.worker(1)
+		old.setTimer("old", time.Second, time.Second, 0)
+		b.at(0)
+		b.worker(2)
+		b.at(900 * ms)
+		if waits {
+			old.SetState(WorkerDraining)
+		}
+		b.at(1000 * ms) // waits, or is offered to the old one, whose loop is busy
+		old.SetState(WorkerDraining)
+		b.shard.DrainWorker(old.Worker)
+		b.at(1100 * ms)
+		b.shard.Detach(old.Worker)
+		b.at(1200 * ms)
+		if n := b.dispatch.Timers().Open.Load(); n != 0 {
+			t.Errorf("waits %v: %d due times are left; want none", waits, n)
+		}
+		if limit, _ := b.shard.Arm(false); limit != 0 {
+			t.Errorf("waits %v: the loop sleeps for %v; want for as long as nothing happens", waits, limit)
+		}
+		b.wantTimers(0, 0, 1)
+	}
+}
+
+// Delayed calls that are due and that no worker has begun count as those that are not due, and those that find no room
+// cost a turn of the loop nothing.
+func TestDueTimesThatWaitAreBounded(t *testing.T) {
+	b := newBench(t, nil)
+	w := b.worker(1)
+	const many = schedule.MaxTimers + 100
+	for i := range many {
+		w.setTimer(fmt.Sprintf("k%d", i), 0, 0, link.TimerAny)
+		if i%50 == 0 {
+			b.at(int64(i) * ms)
+		}
+	}
+	b.at(many * ms)
+	if n := b.dispatch.Timers().Open.Load(); n > schedule.MaxTimers {
+		t.Errorf("%d due times are open; want %d at most", n, schedule.MaxTimers)
+	}
+	if n := b.dispatch.Timers().Refused.Load(); n < 50 {
+		t.Errorf("%d timers were refused; want those that are too many", n)
+	}
+	run := 0
+	for now := int64(many); b.dispatch.Timers().Open.Load() > 0; now++ {
+		begun := w.timers(t, true)
+		if len(begun) == 0 && now > many+1000 {
+			t.Fatal("due times wait for ever")
+		}
+		for _, f := range begun {
+			w.timerDone(f, 0)
+			run++
+		}
+		b.at(now * ms)
+	}
+	if run < schedule.MaxTimers-100 {
+		t.Errorf("%d were run; want all that were set", run)
+	}
+	w.setTimer("another", 0, time.Hour, link.TimerAny)
+	b.at(2 * many * ms)
+	if n := b.shard.timers.book.Len(); n != 1 {
+		t.Errorf("%d timers are set; want another: there is room again", n)
+	}
+}
+
+// A worker says once that it is over.
+func TestAWorkerIsOverOnce(t *testing.T) {
+	for _, kind := range []uint16{link.Stopped, link.StartFailed} {
+		b := newBench(t, nil)
+		w := b.worker(1)
+		w.write(kind, 0, 0, make([]byte, 8))
+		b.turn()
+		if len(b.corrupt) != 0 {
+			t.Fatalf("%v", b.corrupt)
+		}
+		w.write(kind, 0, 0, make([]byte, 8))
+		b.turn()
+		if len(b.corrupt) != 1 {
+			t.Errorf("a second record %d is taken; want a violation", kind)
+		}
 	}
 }

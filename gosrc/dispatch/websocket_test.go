@@ -389,6 +389,8 @@ func TestSocketViolations(t *testing.T) {
 		{"send that does not fit", true, link.WsSend, []byte("\x01\x00\x00\x00\xff\xff\xff\xff")},
 		{"close that does not fit", true, link.WsClose, []byte("\xe8\x03\xff\x00\x00\x00\x00\x00")},
 		{"a response behind accept", true, link.Response, responsePayload(200, 0, "")},
+		{"a body behind accept", true, link.ResponseBody, bodyPayload("x")},
+		{"trailers behind accept", true, link.Trailers, make([]byte, 8)},
 		{"an unknown record", true, 99, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {

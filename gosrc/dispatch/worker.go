@@ -32,6 +32,7 @@ type Worker struct {
 	claimed atomic.Int64 // calls begun since it started, over all loops
 
 	noRetry atomic.Bool
+	over    atomic.Bool  // it has said that it did not start, or has stopped
 	stalled atomic.Int64 // since when its loop stands still, 0: it moves
 
 	threads atomic.Int32 // how many calls it runs at a time; 0: any number

@@ -29,7 +29,8 @@ func (s *Shard) Detach(w *Worker) (lost []LostCall) {
 		if p.worker != w {
 			continue
 		}
-		for s.take(p) {
+		// A forked process that outlived it may go on writing: no more than fits is the worker's own.
+		for n := 0; n <= link.OutboxSize/link.RecordHeaderSize/recordsATurn && s.take(p); n++ {
 		}
 		p.settle()
 		p.dead = true
@@ -99,10 +100,12 @@ func (s *Shard) orphan(p *port, c *Call) (rerun bool) {
 
 // startOver forgets what the worker that ended was told, had received and had no room for.
 func (c *Call) startOver() {
+	first := int(binary.LittleEndian.Uint32(c.start[link.CallBodyLength:]))
 	c.forwarded, c.outstanding = c.flags&link.FlagLast != 0, 0
 	if !c.forwarded {
-		c.outstanding = int(binary.LittleEndian.Uint32(c.start[link.CallBodyLength:]))
+		c.outstanding = first
 	}
+	c.charge(first + len(c.body) - c.charged) // what the app had received is due to it again
 	c.told, c.dismissed, c.blocked = false, false, false
 }
 

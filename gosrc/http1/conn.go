@@ -18,10 +18,10 @@ type Conn struct {
 	peer, local call.Addr
 
 	// Input. in holds what could not be used yet; its first inAt bytes are done with.
-	in     []byte
-	inAt   int
-	head   *head // of the incomplete head at in[inAt:]
-	body   body  // of the request in hand
+	in   []byte
+	inAt int
+	head *head // of the incomplete head at in[inAt:]
+	body body  // of the request in hand
 
 	// Output.
 	answerLeft int64 // bytes of the answer's body that its Content-Length still promises

@@ -54,6 +54,7 @@ type Timer struct {
 	due     int64            // the next one
 	fire    int64            // when it is given out: due and the jitter
 	index   int              // in the heap; -1: not in it
+	taken   bool             // due once, popped and not yet released
 }
 
 // Runs says whether a worker can run it.
@@ -84,6 +85,7 @@ type Book struct {
 	timers map[name]*Timer
 	heap   timerHeap
 	bytes  int
+	taken  int // timers that were due once and are not over: they count still
 }
 
 // NewBook makes an empty one.
@@ -136,7 +138,7 @@ func (b *Book) Set(worker int, s Spec, now int64) (replaced *Timer, err error) {
 	bytes := b.bytes + s.size()
 	if old != nil {
 		bytes -= old.size()
-	} else if len(b.timers) >= MaxTimers {
+	} else if len(b.timers)+b.taken >= MaxTimers {
 		return nil, fmt.Errorf("timer %q: there are %d timers already", s.Key, MaxTimers)
 	}
 	if bytes > MaxBytes {
@@ -171,7 +173,8 @@ func (b *Book) Next() int64 {
 	return max(1, b.heap[0].fire)
 }
 
-// Pop takes one due time that has come by now. A timer that is due once is forgotten with it.
+// Pop takes one due time that has come by now. A timer that is due once is forgotten with it, but for the limits: it
+// counts until it is released.
 func (b *Book) Pop(now int64) (d Due, ok bool) {
 	if len(b.heap) == 0 || b.heap[0].fire > now {
 		return Due{}, false
@@ -181,6 +184,9 @@ func (b *Book) Pop(now int64) (d Due, ok bool) {
 	d = Due{Timer: t, Number: t.number, At: t.due}
 	if t.Interval == 0 {
 		b.drop(t.name(t.owner), t)
+		t.taken = true
+		b.taken++
+		b.bytes += t.size()
 		return d, true
 	}
 	interval := int64(t.Interval)
@@ -196,25 +202,39 @@ func (b *Book) Pop(now int64) (d Due, ok bool) {
 	return d, true
 }
 
+// Release says that the due time of a timer was begun, or is over. Of one that was due once nothing is left then.
+func (b *Book) Release(t *Timer) {
+	if t.taken {
+		t.taken = false
+		b.taken--
+		b.bytes -= t.size()
+	}
+}
+
 // Ready says that a worker has started, and so has set all that it will: timers that no
-// worker has set any more are of code that is gone.
-func (b *Book) Ready() {
+// worker has set any more are of code that is gone. It returns those.
+func (b *Book) Ready() (gone []*Timer) {
 	for n, t := range b.timers {
 		if !t.Any && !t.Local && len(t.workers) == 0 {
 			b.drop(n, t)
+			gone = append(gone, t)
 		}
 	}
+	return gone
 }
 
 // Gone says that a worker has ended. Its local timers end with it, and so do shared ones that no worker sets any more,
 // if others are ready (so they would have set them). If none is they stay, because somebody is about to take its place.
-func (b *Book) Gone(worker int, others bool) {
+// It returns those that ended.
+func (b *Book) Gone(worker int, others bool) (gone []*Timer) {
 	for n, t := range b.timers {
 		delete(t.workers, worker)
 		if t.Local && t.owner == worker || others && !t.Any && !t.Local && len(t.workers) == 0 {
 			b.drop(n, t)
+			gone = append(gone, t)
 		}
 	}
+	return gone
 }
 
 // Clear removes everything and returns how many timers were due once and never were.

@@ -40,6 +40,7 @@ type conn struct {
 	spoke    bool   // something came since it became idle
 	waits    bool   // in Loop.unread
 	refused  bool   // the kernel did not take all of a body that was given to it at once
+	switched bool   // its protocol has its own idea of how long output may wait
 	news     uint8  // events since reading was paused
 	interest uint32 // what epoll was told
 	missed   uint32 // events that were not acted upon to the end: there may be input that is no news to epoll
@@ -71,7 +72,10 @@ var (
 )
 
 // Switch implements call.Switcher.
-func (c *conn) Switch(p call.Protocol) { c.protocol = p }
+func (c *conn) Switch(p call.Protocol) {
+	c.protocol, c.switched = p, true
+	c.writeAt = 0
+}
 
 // Now implements call.Carrier.
 func (c *conn) Now() int64 { return c.loop.now }
@@ -259,6 +263,9 @@ func (c *conn) Close() {
 	}
 	c.Idle(false)
 	c.phase = finishing
+	if c.switched && c.blocked {
+		c.writeDeadline()
+	}
 	if !c.dirty && !c.blocked {
 		c.loop.soil(c)
 	}
@@ -510,11 +517,15 @@ func (c *conn) flush() {
 func (c *conn) writeDeadline() {
 	c.TakenAt()
 	c.takenAt = c.loop.now
-	if t := c.loop.config.WriteTimeout; t > 0 {
-		c.writeAt = c.loop.now + int64(t)
-		c.loop.wheel.set(c, c.writeAt)
+	if t := int64(c.loop.config.WriteTimeout); t > 0 && !(c.switched && c.phase == open) {
+		c.writeAt = c.loop.now + t
+		c.loop.wheel.set(c, c.loop.now+t/takenLooks)
 	}
 }
+
+// takenLooks is how often it is looked whether the peer takes what waits while it may take nothing. What it took is as
+// old as the look that found it.
+const takenLooks = 4
 
 // linger shuts the write side and waits a little for the peer to close: closing with
 // unread input would make the kernel reset the connection and the peer lose the answer.
@@ -535,18 +546,23 @@ func (c *conn) linger() {
 // due handles a deadline, or puts it where it belongs now.
 func (c *conn) due() {
 	now := c.loop.now
-	if c.writeAt != 0 && c.writeAt <= now {
-		if c.phase == lingering {
+	timeout, look := int64(c.loop.config.WriteTimeout), int64(0)
+	switch {
+	case c.writeAt == 0:
+	case c.phase == lingering:
+		if c.writeAt <= now {
 			c.destroy()
 			return
 		}
+	default:
 		// The kernel takes more only once much of its buffer is free: the peer may read, but slowly.
-		if c.writeAt = c.TakenAt() + int64(c.loop.config.WriteTimeout); c.writeAt <= now {
+		if c.writeAt = c.TakenAt() + timeout; c.writeAt <= now {
 			c.loop.counters.Add(observe.TimedOutWrite, 1)
 			c.reset()
 			c.lose()
 			return
 		}
+		look = min(c.writeAt, now+timeout/takenLooks)
 	}
 	if c.protocolAt != 0 && c.protocolAt <= now && c.phase == open {
 		if !c.idle || !c.served() {
@@ -558,6 +574,9 @@ func (c *conn) due() {
 		return
 	}
 	at := c.writeAt
+	if look != 0 && at != 0 {
+		at = look
+	}
 	if at == 0 || c.protocolAt != 0 && c.protocolAt < at {
 		at = c.protocolAt
 	}

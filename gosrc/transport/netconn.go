@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,6 +46,7 @@ type netConn struct {
 	timer   *time.Timer // of the protocol's deadline
 	dueAt   int64
 	discard int
+	patient atomic.Bool // its protocol has its own idea of how long output may wait
 
 	more   chan bool   // loop -> reader: read on; false: end
 	output chan []byte // loop -> writer; closed at the end
@@ -56,7 +58,10 @@ var (
 )
 
 // Switch implements call.Switcher.
-func (c *netConn) Switch(p call.Protocol) { c.protocol = p }
+func (c *netConn) Switch(p call.Protocol) {
+	c.protocol = p
+	c.patient.Store(true)
+}
 
 // Now implements call.Carrier.
 func (c *netConn) Now() int64 { return c.loop.now }
@@ -216,6 +221,9 @@ func (c *netConn) Close() {
 		}
 		c.Idle(false)
 		c.phase = finishing
+		if t := c.loop.config.WriteTimeout; t > 0 && c.patient.Swap(false) {
+			c.nc.SetWriteDeadline(time.Now().Add(t)) // of a write that waits
+		}
 		c.dueAt = 0 // of the protocol, which is done
 		c.soil()
 	}
@@ -309,7 +317,7 @@ func (c *netConn) write() {
 	for b := range c.output {
 		var err error
 		for err == nil && len(b) > 0 {
-			if t := c.loop.config.WriteTimeout; t > 0 {
+			if t := c.loop.config.WriteTimeout; t > 0 && !c.patient.Load() {
 				c.nc.SetWriteDeadline(time.Now().Add(t))
 			}
 			n, failure := c.nc.Write(b[:min(len(b), netChunk)])

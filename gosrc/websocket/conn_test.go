@@ -305,10 +305,47 @@ func TestAppCloses(t *testing.T) {
 func TestPeerDoesNotClose(t *testing.T) {
 	r := newRig(t, false)
 	r.CloseWith(1000, nil)
+	r.flush()
 	r.pass(DefaultCloseTimeout - time.Second)
 	r.wantClosed("")
 	r.pass(2 * time.Second)
 	r.wantClosed("close")
+}
+
+// TestPeerDoesNotTakeTheClose checks that a client that reads nothing is that, also behind a close.
+func TestPeerDoesNotTakeTheClose(t *testing.T) {
+	r := newRig(t, false)
+	r.wire.stuck = true
+	r.Send(true, []byte("much"), false)
+	r.CloseWith(1000, nil)
+	r.pass(DefaultSendTimeout - time.Second)
+	r.wantClosed("")
+	r.pass(2 * time.Second)
+	r.wantClosed("abort")
+	if r.counts[TimedOutSend] != 1 || r.counts[ClosingOver] != 1 {
+		t.Errorf("counted %v", r.counts)
+	}
+}
+
+// TestWhenItWasTaken checks that what a client took is not taken for news when it was long ago.
+func TestWhenItWasTaken(t *testing.T) {
+	r := newRig(t, false)
+	r.wire.stuck = true
+	r.Send(true, []byte("much"), false)
+	begin := r.wire.now
+	unacked := true
+	r.wire.looked = func() {
+		if unacked { // it was taken at once, and the first look finds it
+			unacked, r.wire.takenAt = false, r.wire.now
+		}
+	}
+	for r.wire.closed == "" && r.wire.now-begin < int64(3*DefaultSendTimeout) {
+		r.pass(100 * time.Millisecond)
+	}
+	r.wantClosed("abort")
+	if took := time.Duration(r.wire.now - begin); took > DefaultSendTimeout*5/4+time.Second {
+		t.Errorf("it was cut after %v; want %v and at most a quarter more", took, DefaultSendTimeout)
+	}
 }
 
 func TestCodesThatMustNotBeSent(t *testing.T) {

@@ -21,6 +21,7 @@ type wireFake struct {
 	closed   string // "close" or "abort"
 	stuck    bool   // the peer takes nothing
 	takenAt  int64
+	looked   func() // is called before TakenAt answers; may be nil
 }
 
 func (w *wireFake) Now() int64                { return w.now }
@@ -28,13 +29,19 @@ func (w *wireFake) Buffer() []byte            { return w.out }
 func (w *wireFake) CommitBody(b, body []byte) { w.Commit(append(b, body...)) }
 func (w *wireFake) Commit(b []byte)           { w.out = b }
 func (w *wireFake) Buffered() int             { return len(w.out) - w.taken }
-func (w *wireFake) TakenAt() int64            { return w.takenAt }
 func (w *wireFake) Pause()                    { w.paused = true }
 func (w *wireFake) Resume()                   { w.paused = false }
 func (w *wireFake) Deadline(at int64)         { w.deadline = at }
 func (w *wireFake) Idle(bool)                 {}
 func (w *wireFake) Close()                    { w.closed = "close" }
 func (w *wireFake) Abort()                    { w.closed = "abort" }
+
+func (w *wireFake) TakenAt() int64 {
+	if w.looked != nil {
+		w.looked()
+	}
+	return w.takenAt
+}
 
 // callFake is the app: it writes down what it hears.
 type callFake struct {

@@ -26,7 +26,9 @@ func (c *Conn) arm() {
 			at = t
 		}
 	}
-	sooner(c.stallBy)
+	if c.stallBy != 0 {
+		sooner(c.nextLook())
+	}
 	sooner(c.closeBy)
 	if c.phase == open {
 		sooner(c.pingAt)
@@ -43,6 +45,13 @@ func (c *Conn) arm() {
 	}
 }
 
+// nextLook is when to find out whether the peer takes what waits. What it took is as old as the look that found it, so
+// it is looked a few times within SendTimeout.
+func (c *Conn) nextLook() int64 {
+	const looks = 4
+	return min(c.stallBy, c.carrier.Now()+int64(c.config.SendTimeout)/looks)
+}
+
 // Timeout implements call.Protocol.
 func (c *Conn) Timeout() {
 	if c.phase == gone {
@@ -50,22 +59,24 @@ func (c *Conn) Timeout() {
 	}
 	c.armed = 0
 	now := c.carrier.Now()
+	if c.stallBy != 0 {
+		if c.carrier.Buffered() == 0 {
+			c.stallBy = 0
+		} else if c.stallBy = max(c.stallBy, c.carrier.TakenAt()+int64(c.config.SendTimeout)); c.stallBy <= now {
+			c.config.Count(TimedOutSend)
+			c.cut()
+			return
+		}
+	}
 	switch {
-	case c.stallBy != 0 && now >= c.stallBy:
-		c.stallBy = 0
-		if c.carrier.Buffered() > 0 {
-			if c.stallBy = c.carrier.TakenAt() + int64(c.config.SendTimeout); c.stallBy <= now {
-				c.config.Count(TimedOutSend)
-				c.cut()
-				return
-			}
-		}
-	case c.closeBy != 0 && now >= c.closeBy:
-		if c.phase == failing {
-			c.conclude()
-		} else {
-			c.finish()
-		}
+	case c.closeBy == 0 || now < c.closeBy:
+	case c.phase == failing:
+		c.conclude()
+		return
+	case c.stallBy != 0:
+		c.closeBy = now + int64(c.config.CloseTimeout) // the close frame has not left: there is nothing to answer yet
+	default:
+		c.finish()
 		return
 	}
 	if c.heldUp && now >= c.heldBy {

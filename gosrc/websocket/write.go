@@ -107,7 +107,7 @@ func (c *Conn) Sent(int) {
 func (c *Conn) watchOutput() {
 	if c.stallBy == 0 && c.config.SendTimeout > 0 {
 		c.stallBy = c.carrier.Now() + int64(c.config.SendTimeout)
-		if c.armed == 0 || c.stallBy < c.armed {
+		if c.armed == 0 || c.nextLook() < c.armed {
 			c.arm()
 		}
 	}

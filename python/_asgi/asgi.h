@@ -109,6 +109,8 @@ struct Link {
     Pool *pool; /* the app, if it is one: its threads write into the outboxes too, under its lock */
     PyObject *call_soon, *create_future; /* the loop's */
     PyObject *task_type, *task_options, *cancelled_error;
+    PyObject *raised; /* by a call: a SystemExit or KeyboardInterrupt of which link.raised() is to know */
+    const void *known; /* the last of them of which it knew before its call had ended */
     PyObject *root_path;       /* str */
     PyObject *root_path_bytes; /* the same as raw_path has it */
     PyObject *app_state;       /* dict, or NULL when the app has no lifespan state */

@@ -170,6 +170,13 @@ static bool answer_complete(const Call *call)
 static void call_raised(Call *call, PyObject *exception)
 {
     Link *link = call->link;
+    if (PyErr_GivenExceptionMatches(exception, PyExc_SystemExit) ||
+        PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt)) {
+        if (link->known != exception) {
+            Py_XSETREF(link->raised, Py_NewRef(exception));
+        }
+        link->known = NULL;
+    }
     bool cancelled = link->cancelled_error != NULL && PyObject_IsInstance(exception, link->cancelled_error) == 1;
     PyErr_Clear();
     bool quiet = cancelled ? call->cancelled || call->disconnected || answer_complete(call)
@@ -188,7 +195,7 @@ int call_fail(Call *call)
         Py_DECREF(exception);
         return 0;
     }
-    call_end(call, true);
+    call_raised(call, exception);
     error_give(exception);
     return -1;
 }

@@ -207,6 +207,12 @@ static int take_record(Link *link, const uint8_t *record, uint32_t length)
         result = take_close(call, payload, length, (flags & SPVN_FLAG_MORE) != 0);
         break;
     }
+    if (result < 0 && link_usable(link) && (type == SPVN_BODY || type == SPVN_WS_MESSAGE)) {
+        /* Out of memory: what was lost is no part of what the app receives, so nothing of it must seem whole. */
+        PyObject *exception = error_take();
+        call_disconnect(call);
+        error_give(exception);
+    }
     Py_DECREF(call);
     return result;
 }

@@ -355,6 +355,32 @@ static PyObject *method_start_failed(PyObject *self, PyObject *message)
     return result;
 }
 
+/* A task keeps no SystemExit and no KeyboardInterrupt to itself: it ends the run of the loop with it. Its done
+ * callback, which ends the call, has run by then with uvloop and not with asyncio. */
+static PyObject *method_raised(PyObject *self, PyObject *exception)
+{
+    Link *link = (Link *)self;
+    bool raised = link->raised == exception;
+    Py_CLEAR(link->raised);
+    PyObject *tasks = raised ? NULL : PyList_New(0);
+    for (Call *call = link->live; tasks != NULL && call != NULL; call = call->next) {
+        if (call->task != NULL && PyList_Append(tasks, call->task) < 0) {
+            Py_CLEAR(tasks);
+        }
+    }
+    for (Py_ssize_t i = 0; tasks != NULL && i < PyList_GET_SIZE(tasks) && !raised; i++) {
+        PyObject *found = PyObject_CallMethodNoArgs(PyList_GET_ITEM(tasks, i), link->state->str_exception);
+        if (found == exception) {
+            raised = true;
+            link->known = exception;
+        }
+        Py_XDECREF(found);
+        PyErr_Clear(); /* it is not done, or was cancelled */
+    }
+    Py_XDECREF(tasks);
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(raised);
+}
+
 static PyObject *method_cancel(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     Link *link = (Link *)self;
@@ -421,6 +447,7 @@ static int link_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(link->task_type);
     Py_VISIT(link->task_options);
     Py_VISIT(link->cancelled_error);
+    Py_VISIT(link->raised);
     Py_VISIT(link->app_state);
     Py_VISIT(link->http_scope);
     Py_VISIT(link->websocket_scope);
@@ -451,6 +478,7 @@ static int link_clear(PyObject *self)
     Py_CLEAR(link->on_error);
     Py_CLEAR(link->on_control);
     Py_CLEAR(link->on_timer);
+    Py_CLEAR(link->raised);
     Py_CLEAR(link->app_state);
     Py_CLEAR(link->task_options);
     Py_CLEAR(link->http_scope);
@@ -511,6 +539,8 @@ static PyMethodDef link_methods[] = {
     {"cancel", method_cancel, METH_NOARGS,
      PyDoc_STR("cancel()\n--\n\nCancels the task of every call that runs; returns how many.\n\n"
                "Their CancelledErrors are not reported.")},
+    {"raised", method_raised, METH_O,
+     PyDoc_STR("raised(exception, /)\n--\n\nWhether a call has just raised this, and ended the run of the loop with it.")},
     {"detach", method_detach, METH_NOARGS,
      PyDoc_STR("detach()\n--\n\nLets go of the memory.\n\n"
                "Calls that still run find their client gone: send() raises ClientDisconnected.")},

@@ -231,6 +231,7 @@ static int take_body(Pool *pool, uint64_t id, const uint8_t *payload, uint32_t l
     if (call != NULL && !call->body_last) {
         result = size > 0 ? add_piece(call, payload + SPVN_BODY_BYTES, size) : 0;
         call->body_last = last && result == 0;
+        call->disconnected = call->disconnected || result < 0; /* what was lost is never missing from what it reads */
         exchange_wake(call);
     }
     pthread_mutex_unlock(&pool->lock);

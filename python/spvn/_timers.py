@@ -250,6 +250,13 @@ class Scheduler:
         task.add_done_callback(self._ended)
 
     async def _run(self, call: Callable[[], Any]) -> None:
+        try:
+            await self._run_any(call)
+        except (SystemExit, KeyboardInterrupt) as exc:
+            # In a task they would end the loop, with all that runs in it.
+            raise RuntimeError(f"a timer cannot end the process by {type(exc).__name__}") from exc
+
+    async def _run_any(self, call: Callable[[], Any]) -> None:
         if _is_async(call):
             await call()
             return

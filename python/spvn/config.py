@@ -514,7 +514,7 @@ class Config:
     timeout_ws_send: float = _seconds(
         20.0,
         WEBSOCKET,
-        "A WebSocket client that takes nothing of what is sent for this long is cut; see also --timeout-write.",
+        "A WebSocket client that takes nothing of what is sent for this long is cut.",
         minimum=0.001,
         core=True,
     )

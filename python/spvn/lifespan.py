@@ -86,6 +86,11 @@ class Lifespan:
         except asyncio.CancelledError:
             self._raised = True
             raise
+        except (SystemExit, KeyboardInterrupt) as exc:
+            self._raised = True
+            logger.error("Exception in 'lifespan' protocol\n", exc_info=exc)
+            if self._failed is None:
+                self._failed = f"the app's lifespan raised {type(exc).__name__}"
         except BaseException as exc:
             self._raised = True
             if self._failed is None:

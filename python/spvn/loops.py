@@ -41,6 +41,20 @@ def loop_factory(name: str) -> LoopFactory:
     return cast(LoopFactory, factory)
 
 
+_calls: dict[asyncio.AbstractEventLoop, Callable[[BaseException], bool]] = {}
+
+
+def calls_raise(loop: asyncio.AbstractEventLoop, raised: Callable[[BaseException], bool] | None) -> None:
+    """Have run() go on where an exception ended the loop's run that a call raised, as this function says; None: no more.
+
+    A task keeps no SystemExit and no KeyboardInterrupt to itself (asyncio.Task), and the others are not to end with it.
+    """
+    if raised is None:
+        _calls.pop(loop, None)
+    else:
+        _calls[loop] = raised
+
+
 def run(main: Callable[[], Coroutine[Any, Any, T]], factory: LoopFactory) -> T:
     """Run main()'s coroutine on a new loop, then cancel what it left behind and close the loop.
 
@@ -51,7 +65,14 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], factory: LoopFactory) -> T:
     loop = factory()
     try:
         asyncio.set_event_loop(loop)
-        return loop.run_until_complete(main())
+        task = loop.create_task(main())
+        while True:
+            try:
+                return loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt) as exc:
+                raised = _calls.get(loop)
+                if task.done() or raised is None or not raised(exc):
+                    raise
     finally:
         try:
             _cancel_tasks(loop)

@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from spvn import wsgi
+from spvn import loops, wsgi
 from spvn._timers import Scheduler
 from spvn._types import ASGIApp
 from spvn.core import LinkDescriptors
@@ -92,6 +92,7 @@ class Worker:
             self._scheduler.close()
             _close_all(descriptors)
             raise
+        loops.calls_raise(self._loop, self._link.raised)
         self._scheduler.bind(self._link)
         self._scheduler.enter(context)
         # A call's task copies the context that this reader was added in.
@@ -141,6 +142,7 @@ class Worker:
     def close(self) -> None:
         """Let go of the link: detach, then close its descriptors, so that no late call writes to a reused one."""
         self._loop.remove_reader(self._descriptors.bell)
+        loops.calls_raise(self._loop, None)
         self._scheduler.close()
         self._link.detach()
         if self._threads is not None:

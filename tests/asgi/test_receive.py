@@ -53,6 +53,54 @@ def test_body_in_the_start(run: Runner, body: bytes) -> None:
     assert app.messages == [request(body)]
 
 
+@pytest.mark.parametrize("size", [3, 5000])
+def test_a_part_that_found_no_memory_is_not_missed(run: Runner, size: int) -> None:
+    """What came before it is no whole body: the app hears that it will get no more."""
+    memory = pytest.importorskip("_testcapi")
+    ended: list[dict[str, Any]] = []
+
+    def trial(fails: int) -> bool:
+        app = Collect()
+
+        async def scenario(worker: Worker) -> None:
+            gate = asyncio.Event()
+
+            async def late(scope: Any, receive: Any, send: Any) -> None:
+                await gate.wait()
+                await app(scope, receive, send)
+
+            apps.append(late)
+            call = worker.core.call(method=b"POST", last=False)
+            await worker.until(lambda: not apps)
+            worker.core.body(call, b"a" * size)
+            worker.link.drain()
+            worker.core.body(call, b"b" * size, last=True)
+            memory.set_nomemory(fails, fails + 1)
+            try:
+                worker.link.drain()
+            except MemoryError:
+                pass
+            finally:
+                memory.remove_mem_hooks()
+            gate.set()
+            await worker.done(call)
+
+        apps: list[Any] = []
+
+        async def first(scope: Any, receive: Any, send: Any) -> None:
+            await apps.pop()(scope, receive, send)
+
+        run(first, scenario)
+        body = b"".join(message.get("body", b"") for message in app.messages)
+        ended.append(app.messages[-1])
+        whole = body == b"a" * size + b"b" * size
+        assert whole or app.messages[-1] == DISCONNECT, [len(body), app.messages[-1]]
+        return whole
+
+    results = [trial(fails) for fails in range(4)]
+    assert False in results  # it has met one of the allocations
+
+
 def test_messages_are_fresh(run: Runner) -> None:
     app = Collect()
 

@@ -169,19 +169,21 @@ def test_a_timer_sets_timers() -> None:
         assert balanced(server)["failed"] == 0
 
 
-def test_an_exception_is_logged_and_the_timer_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
+def test_an_exception_is_logged_and_the_timer_goes_on(caplog: pytest.LogCaptureFixture, kind: type[BaseException]) -> None:
     ran = Ran()
 
     async def raises() -> None:
         ran.note(1)
-        raise ValueError("of the timer")
+        raise kind("of the timer")
 
     schedule.every(0.02, raises, key="bad")
     with caplog.at_level(logging.ERROR, "spvn.error"), testing.serve(app_that()) as server:
         ran.wait(lambda all: len(all) > 2)
         wait_for(lambda: server.stats()["timers"]["failed"] > 1)
     record = next(record for record in caplog.records if "timer 'bad'" in record.getMessage())
-    assert record.exc_info and "of the timer" in str(record.exc_info[1])
+    assert record.exc_info and record.exc_info[1] is not None
+    assert "of the timer" in str(record.exc_info[1].__cause__ or record.exc_info[1])
 
 
 def test_no_overlap_unless_asked() -> None:

@@ -231,18 +231,22 @@ def test_signals_while_a_handler_blocks_the_loop(serve):
     server.end(None)
 
 
-def test_system_exit_in_an_app(serve):
-    """It ends the call; that the server goes on is what uvicorn does not promise and we do."""
-    server = serve()
-    with server.wire() as wire:
-        try:
-            assert wire.get("/exit?code=3").answer().status == 500
-        except Cut:
-            pass
-    ended = until(lambda: server.process.poll() is not None, 1)
-    if not ended:
-        assert server.get("/").body == b"hello"
-        server.check()
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_an_app_that_exits(serve, loop, name):
+    """sys.exit() ends the call, not the server and the calls of others."""
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    server = serve("--loop", loop)
+    with server.wire() as wire, server.wire() as other:
+        other.get(f"/slow?seconds=1&key={name}")
+        server.noted(name, "begun")
+        for how in ("exit", "interrupt"):
+            for pause in ("", "0", "0.01"):
+                assert wire.get(f"/exit?how={how}&pause={pause}").answer().status == 500
+        assert other.answer().body == b"slow"
+    server.check()
+    said = server.end()
+    assert said.count("\nSystemExit: 3\n") == 3 == said.count("\nKeyboardInterrupt\n"), said
 
 
 def test_exit_codes(tmp_path):

@@ -167,7 +167,9 @@ async def nothing(r):
 
 
 async def leave(r):
-    raise SystemExit(int(r.number("code", 3)))
+    if r.query.get("pause"):
+        await asyncio.sleep(r.number("pause", 0))
+    raise KeyboardInterrupt if r.query.get("how") == "interrupt" else SystemExit(3)
 
 
 async def mistake(r):

@@ -175,3 +175,13 @@ def test_waiting_for_it_can_be_given_up(phase: str) -> None:
         assert ended == [phase]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_an_app_that_exits_does_not_start(log: pytest.LogCaptureFixture, mode: str) -> None:
+    async def exits(scope: Any, receive: Any, send: Any) -> None:
+        raise SystemExit(7)
+
+    with pytest.raises(StartupFailed, match="the app's lifespan raised SystemExit"):
+        asyncio.run(whole(exits, mode))
+    assert said(log)[-1] == "Application startup failed. Exiting."

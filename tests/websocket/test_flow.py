@@ -95,11 +95,13 @@ def test_a_client_that_takes_little(ws_serve):
 
 def test_a_client_that_takes_nothing(ws_serve):
     """send() waits for it, the memory is bounded, and after --timeout-ws-send it is cut and counted."""
-    server = ws_serve("--timeout-ws-send", "0.7", "--ws-ping-interval", "off")
+    server = ws_serve("--timeout-ws-send", "1.6", "--timeout-write", "0.3", "--ws-ping-interval", "off")
     name = key()
     before = server.resident()
     with Client(server.port, receive_buffer=4096).open(f"/flood?key={name}") as client:
+        begun = time.monotonic()
         server.noted(name, "OSError")
+        assert 1.5 < time.monotonic() - begun < 2.8
         assert server.count("websockets.timed_out.send") == 1
         assert server.resident() - before < 30 << 20
         with contextlib.suppress(ConnectionError):
