@@ -13,8 +13,8 @@ type WebSockets interface {
 // HandshakeError is the answer to a handshake that cannot be granted.
 type HandshakeError struct {
 	Status int
-	Text   string // one sentence for the person at the other end
-	Field  Field  // one more field; none if its Name is empty
+	Text   string  // one sentence for the person at the other end
+	Fields []Field // more fields
 }
 
 // Handshake is one that may be granted, while the app makes up its mind.

@@ -47,7 +47,8 @@ type port struct {
 
 	blocked  []*Call // wait for room in the inbox
 	messages int     // bytes of WebSocket messages that do
-	crowded  []*Call // WebSockets that wait until those are fewer
+	large    int     // bytes of those that the app has not received, beyond tightBody of each connection
+	crowded  []*Call // WebSockets that wait until either are fewer
 	full     bool    // the inbox had no room for a call start
 	rungTurn uint64  // the worker's turn when it was last rung
 	rung     bool

@@ -79,6 +79,7 @@ func (c *Call) dropPending() {
 
 // dropSocket forgets what the shard has of a WebSocket that is over.
 func (c *Call) dropSocket() {
+	c.socket.hold(-c.socket.bytes)
 	if c.socket.pending != nil {
 		c.dropPending()
 	}
@@ -91,13 +92,19 @@ func (c *Call) dropSocket() {
 	}
 }
 
-// mostMessages is how many bytes of complete messages may wait for room in one inbox. While there are more, no
-// connection of that worker takes another one: each may be as large as --ws-max-size, and come compressed.
+// mostMessages is how many bytes of complete messages may wait for room in one inbox, and for the app where the budget
+// is overdrawn. While there are more, no connection of that worker takes another one: each may be as large as
+// --ws-max-size, and come compressed.
 const mostMessages = 64 << 20
+
+// crowds says whether so many bytes of messages wait that no more may come.
+func (p *port) crowds(most int) bool {
+	return p.messages > most || p.large > most && p.shard.dispatch.settings.Bodies.Over()
+}
 
 // uncrowd lets connections go on that waited because there were too many.
 func (p *port) uncrowd() {
-	if len(p.crowded) == 0 || p.messages > mostMessages/2 {
+	if len(p.crowded) == 0 || p.crowds(mostMessages/2) {
 		return
 	}
 	waiting := p.crowded
@@ -139,8 +146,15 @@ func opcode(text bool) uint32 {
 func (c *Call) countMessage(n int) {
 	c.received += int64(n)
 	c.socket.messages++
-	c.socket.bytes += n
+	c.socket.hold(n)
 	c.charge(n)
+}
+
+// hold takes note that the app has n bytes more to receive, or -n fewer.
+func (s *socket) hold(n int) {
+	before := max(s.bytes-tightBody, 0)
+	s.bytes += n
+	s.port.large += max(s.bytes-tightBody, 0) - before
 }
 
 // Ready implements call.WebSocketCall. The app may have received a few more messages than
@@ -150,7 +164,7 @@ func (c *Call) Ready() bool {
 	if s == nil || c.state.ended() {
 		return true
 	}
-	if s.port.messages > mostMessages {
+	if s.port.crowds(mostMessages) {
 		if !s.crowded {
 			s.crowded = true
 			s.port.crowded = append(s.port.crowded, c)
@@ -289,10 +303,14 @@ func (s *Shard) socketAccept(c *Call, r link.Record) error {
 		return errors.New("a WS_ACCEPT of what is no handshake, or a second one")
 	}
 	s.move(c, answering)
-	s.access(c, 101)
 	c.socket = &socket{port: c.port}
 	c.start = append([]byte(nil), c.start...) // no larger than it must be, for as long as this call may live
 	conn := a.Accept(s.head[:length], fields)
+	if c.state == left && conn == nil {
+		s.access(c, 500) // the app's answer could not be sent
+	} else {
+		s.access(c, 101)
+	}
 	if conn == nil || c.state.ended() {
 		return nil
 	}
@@ -361,7 +379,7 @@ func (s *Shard) socketCredit(c *Call, r link.Record) error {
 		return errors.New("more credit for messages than were forwarded")
 	}
 	k.messages -= int(messages)
-	k.bytes -= int(bytes)
+	k.hold(-int(bytes))
 	c.charge(-int(bytes))
 	c.feed()
 	return nil

@@ -606,3 +606,31 @@ type resuming struct {
 }
 
 func (s *resuming) Resume() { s.resumed++ }
+
+// Large messages that the app has not received are bounded in all, once the budget is overdrawn: each connection may
+// have one, however large.
+func TestLargeMessagesAreBounded(t *testing.T) {
+	budget := memory.NewBudget(100 << 10)
+	r := newSocketRig(t, func(s *Settings) { s.Bodies = budget })
+	r.w.write(link.WsAccept, 0, r.id, acceptPayload(""))
+	r.turn()
+	c, p := r.a.call.(*Call), r.shard.ports[0]
+	other := &Call{shard: r.shard, state: answering, port: p, socket: &socket{port: p}}
+	conn := &resuming{}
+	other.socket.conn = conn
+	c.countMessage(mostMessages + tightBody + 1)
+	if c.Ready() || other.Ready() {
+		t.Error("a connection takes one more")
+	}
+	c.socket.hold(-mostMessages/2 - 1)
+	c.charge(-mostMessages/2 - 1)
+	r.turn()
+	if conn.resumed != 1 || !other.Ready() {
+		t.Errorf("it was resumed %d times; want once, when half of it was received", conn.resumed)
+	}
+	c.dropSocket()
+	if p.large != 0 {
+		t.Errorf("%d bytes are counted at the end; want none", p.large)
+	}
+	c.socket, c.charged = nil, 0
+}

@@ -28,9 +28,7 @@ func (c *Conn) judge(h *head, r *call.Request) bool {
 func (c *Conn) refuseHandshake(e *call.HandshakeError) {
 	c.persist = false
 	fields := []call.Field{{Name: []byte("content-type"), Value: []byte("text/plain; charset=utf-8")}}
-	if len(e.Field.Name) > 0 {
-		fields = append(fields, e.Field)
-	}
+	fields = append(fields, e.Fields...)
 	b, _ := c.appendHead(c.carrier.Buffer(), e.Status, fields, len(e.Text), true)
 	if !c.isHead {
 		b = append(b, e.Text...)

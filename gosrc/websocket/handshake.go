@@ -10,11 +10,13 @@ import (
 
 // What is refused, in the words that the client reads (RFC 6455 4.2.1, 4.2.2).
 var (
-	notGet     = &call.HandshakeError{Status: 405, Text: "A WebSocket handshake is a GET request.", Field: field("allow", "GET")}
-	badVersion = &call.HandshakeError{Status: 426, Text: "This server speaks version 13 of WebSocket.", Field: field("sec-websocket-version", "13")}
-	noUpgrade  = &call.HandshakeError{Status: 400, Text: "The Connection field of a WebSocket handshake must have the option Upgrade."}
-	badKey     = &call.HandshakeError{Status: 400, Text: "A WebSocket handshake needs one Sec-WebSocket-Key: 16 bytes in base64."}
-	hasBody    = &call.HandshakeError{Status: 400, Text: "A WebSocket handshake has no body."}
+	notGet     = &call.HandshakeError{Status: 405, Text: "A WebSocket handshake is a GET request.", Fields: []call.Field{field("allow", "GET")}}
+	badVersion = &call.HandshakeError{Status: 426, Text: "This server speaks version 13 of WebSocket.", Fields: []call.Field{
+		field("sec-websocket-version", "13"), field("upgrade", "websocket"), field("connection", "upgrade"), // RFC 9110 15.5.22
+	}}
+	noUpgrade = &call.HandshakeError{Status: 400, Text: "The Connection field of a WebSocket handshake must have the option Upgrade."}
+	badKey    = &call.HandshakeError{Status: 400, Text: "A WebSocket handshake needs one Sec-WebSocket-Key: 16 bytes in base64."}
+	hasBody   = &call.HandshakeError{Status: 400, Text: "A WebSocket handshake has no body."}
 )
 
 func field(name, value string) call.Field {

@@ -68,10 +68,10 @@ func TestHandshake(t *testing.T) {
 		{"POST without WebSocket fields", request("POST"), true, 0, ""},
 		{"no Connection field", request("GET", key, version), false, 400, ""},
 		{"nothing but Upgrade", request("GET"), false, 0, ""},
-		{"no version", request("GET", key), true, 426, "sec-websocket-version: 13"},
-		{"nothing but Upgrade and Connection", request("GET"), true, 426, "sec-websocket-version: 13"},
-		{"version 8", request("GET", key, "sec-websocket-version: 8"), true, 426, "sec-websocket-version: 13"},
-		{"two versions", request("GET", key, version, version), true, 426, "sec-websocket-version: 13"},
+		{"no version", request("GET", key), true, 426, "sec-websocket-version: 13, upgrade: websocket, connection: upgrade"},
+		{"nothing but Upgrade and Connection", request("GET"), true, 426, "sec-websocket-version: 13, upgrade: websocket, connection: upgrade"},
+		{"version 8", request("GET", key, "sec-websocket-version: 8"), true, 426, "sec-websocket-version: 13, upgrade: websocket, connection: upgrade"},
+		{"two versions", request("GET", key, version, version), true, 426, "sec-websocket-version: 13, upgrade: websocket, connection: upgrade"},
 		{"no key", request("GET", version), true, 400, ""},
 		{"two keys", request("GET", key, key, version), true, 400, ""},
 		{"short key", request("GET", "sec-websocket-key: dGhl", version), true, 400, ""},
@@ -88,9 +88,11 @@ func TestHandshake(t *testing.T) {
 		}
 		if e != nil {
 			status = e.Status
-			if len(e.Field.Name) > 0 {
-				field = string(e.Field.Name) + ": " + string(e.Field.Value)
+			var list []string
+			for _, f := range e.Fields {
+				list = append(list, string(f.Name)+": "+string(f.Value))
 			}
+			field = strings.Join(list, ", ")
 		}
 		if status != test.status || field != test.field {
 			t.Errorf("%s: %d with %q; want %d with %q", test.name, status, field, test.status, test.field)

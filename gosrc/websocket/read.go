@@ -218,6 +218,8 @@ func (c *Conn) deliver(opcode byte, compressed bool, length int, first, second [
 	switch {
 	case err != nil:
 		v = brokenByGorilla
+	case !compressed && length > c.config.MaxSize:
+		v = tooLarge
 	case compressed:
 		b, v = c.inflate(r)
 		c.gorilla.SkipRest()

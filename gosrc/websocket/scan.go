@@ -88,6 +88,10 @@ type frame struct {
 
 func (f *frame) control() bool { return f.opcode >= opClose }
 
+// mostGrown is how much longer deflate may make n bytes that it cannot make shorter: five for each block (RFC 1951 3.2.4),
+// of which no compressor makes thousands.
+func mostGrown(n int) int { return n>>8 + 64 }
+
 // scanner is what it takes to judge the next frame header.
 type scanner struct {
 	maxSize int
@@ -128,6 +132,10 @@ func (s *scanner) header(b []byte, f *frame) (size int, v *violation) {
 	case f.opcode != opContinuation && s.message != 0:
 		return 0, insideMessage
 	}
+	most := s.maxSize
+	if f.rsv1 || s.deflate && f.opcode == opContinuation {
+		most += mostGrown(most)
+	}
 	size = 2
 	f.length = int(short)
 	switch short {
@@ -149,12 +157,12 @@ func (s *scanner) header(b []byte, f *frame) (size int, v *violation) {
 			return 0, badLength
 		case n < 1<<16:
 			return 0, notMinimal
-		case n > uint64(s.maxSize):
+		case n > uint64(most):
 			return 0, tooLarge
 		}
 		f.length = int(n)
 	}
-	if !f.control() && f.length > s.maxSize-s.total {
+	if !f.control() && f.length > most-s.total {
 		return 0, tooLarge
 	}
 	if len(b) < size+4 {

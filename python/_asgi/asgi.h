@@ -395,6 +395,8 @@ typedef struct {
 
 /* Takes an iterable of pairs (NULL: none), checks them (RFC 9110 5.1 and 5.5), and leaves out transfer-encoding, which is
  * the server's. what names the message in errors. */
+/* Whether the text is a token (RFC 9110 5.6.2). */
+bool fields_token(const char *text, Py_ssize_t length);
 int fields_collect(Fields *fields, PyObject *pairs, const char *what);
 int fields_append(Fields *fields, PyObject *name, PyObject *value, const char *what);
 void fields_init(Fields *fields);

@@ -34,6 +34,11 @@ static NameKind name_kind(const uint8_t *name, Py_ssize_t length)
     return length == 0 ? NAME_BAD : mixed ? NAME_MIXED : NAME_LOWER;
 }
 
+bool fields_token(const char *text, Py_ssize_t length)
+{
+    return name_kind((const uint8_t *)text, length) != NAME_BAD;
+}
+
 /* No control character but a tab (RFC 9110 5.5). Without an early exit, so that it vectorizes. */
 static bool is_value(const uint8_t *bytes, Py_ssize_t length)
 {

@@ -113,6 +113,12 @@ static SendResult accept(Call *call, const Message *message)
     }
     SendResult result = SENT_ERROR;
     size_t length = (size_t)PyBytes_GET_SIZE(subprotocol);
+    if (length > 0 && !fields_token(PyBytes_AS_STRING(subprotocol), (Py_ssize_t)length)) {
+        PyErr_Format(PyExc_RuntimeError, "'subprotocol' in '%s' must be a token (RFC 9110 5.6.2), got %R.", what, subprotocol);
+        Py_DECREF(subprotocol);
+        fields_clear(&fields);
+        return SENT_ERROR;
+    }
     PyObject *fixed = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(16 + length));
     if (fixed != NULL && send_check(call, call->answer, WS_CONNECTING) == 0) {
         uint8_t *to = (uint8_t *)PyBytes_AS_STRING(fixed);
@@ -151,6 +157,12 @@ static SendResult deny(Call *call)
     return result;
 }
 
+/* The codes that a close frame may have (RFC 6455 7.4, and the registry that it made). */
+static bool sendable(long code)
+{
+    return (code >= 1000 && code <= 1014 && (code < 1004 || code > 1006)) || (code >= 3000 && code <= 4999);
+}
+
 static SendResult close_open(Call *call, const Message *message)
 {
     static const char what[] = "websocket.close";
@@ -164,8 +176,10 @@ static SendResult close_open(Call *call, const Message *message)
     if (PyErr_Occurred()) {
         return SENT_ERROR;
     }
-    if (code < 1000 || code > 4999) {
-        PyErr_Format(PyExc_RuntimeError, "'code' in '%s' must be from 1000 to 4999, got %ld.", what, code);
+    if (!sendable(code)) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "'code' in '%s' must be from 1000 to 1014 (but 1004, 1005 and 1006) or from 3000 to 4999, got %ld.", what,
+                     code);
         return SENT_ERROR;
     }
     PyObject *reason = text_bytes(message, state->str_reason, what);
@@ -280,6 +294,11 @@ SendResult websocket_send(Call *call, const Message *message)
         }
         return unexpected("'websocket.send' or 'websocket.close'", type);
     case WS_ENDED:
+        if (text_is(type, "websocket.send")) {
+            /* A task beside the one that closed: it cannot know. */
+            PyErr_SetString(call->link->state->client_disconnected, "The WebSocket was closed: nothing more can be sent.");
+            return SENT_ERROR;
+        }
         break;
     }
     PyErr_Format(PyExc_RuntimeError, "Unexpected ASGI message '%U', after sending 'websocket.close' or a response.", type);
@@ -291,6 +310,7 @@ void websocket_return(Call *call)
 {
     if (call->ws == WS_OPEN && !call->disconnected) {
         call->ws_close_due = true;
+        websocket_closed(call, 1000, NULL); /* for tasks that go on, and wait in receive() */
         ended(call);
     }
 }

@@ -307,7 +307,7 @@ def test_the_client_breaks_the_rules(run: Runner, end: str) -> None:
         if end == "raises":
             raise ValueError("on purpose")
         received.append(await receive())
-        with pytest.raises(RuntimeError if end == "closes" else OSError):
+        with pytest.raises(OSError):
             await send({"type": "websocket.send", "text": "too late"})
 
     async def scenario(worker: Worker) -> None:
@@ -373,14 +373,16 @@ def test_an_answer_that_takes_too_long_after_the_rules_were_broken(run: Runner) 
         ([ACCEPT, {"type": "websocket.send"}], TypeError, "must have 'bytes', which are bytes, or 'text', a str"),
         ([ACCEPT, {"type": "websocket.send", "text": b"x"}], TypeError, "must have 'bytes'"),
         ([ACCEPT, {"type": "websocket.send", "bytes": "x"}], TypeError, "must have 'bytes'"),
-        ([ACCEPT, {"type": "websocket.close", "code": 99}], RuntimeError, "from 1000 to 4999, got 99"),
+        *[
+            ([ACCEPT, {"type": "websocket.close", "code": code}], RuntimeError, f"from 3000 to 4999, got {code}")
+            for code in (99, 999, 1004, 1005, 1006, 1015, 2500, 5000)
+        ],
         ([ACCEPT, {"type": "websocket.close", "code": "x"}], TypeError, "int"),
         ([ACCEPT, {"type": "websocket.close", "reason": "x" * 124}], RuntimeError, "at most 123 bytes"),
-        (
-            [ACCEPT, {"type": "websocket.close"}, {"type": "websocket.send", "text": "x"}],
-            RuntimeError,
-            "'websocket.send', after sending 'websocket.close'",
-        ),
+        ([ACCEPT, {"type": "websocket.close"}, {"type": "websocket.send", "text": "x"}], OSError, "WebSocket was closed"),
+        ([ACCEPT, {"type": "websocket.close"}] * 2, RuntimeError, "'websocket.accept', after sending 'websocket.close'"),
+        ([ACCEPT, *[{"type": "websocket.close"}] * 2], RuntimeError, "after sending 'websocket.close'"),
+        ([{**ACCEPT, "subprotocol": "a b"}], RuntimeError, "'subprotocol' in 'websocket.accept' must be a token"),
     ],
 )
 def test_wrong_messages(run: Runner, messages: list[dict[str, Any]], error: type[Exception], text: str) -> None:
@@ -467,3 +469,35 @@ def test_concurrent_receive_and_send(run: Runner) -> None:
         assert sent(worker.of(call)) == [str(i) for i in range(50)]
 
     assert run(app, scenario).errors == []
+
+
+def test_a_task_beside_an_app_that_returns(run: Runner) -> None:
+    """It hears the code that the client got, and its send() finds nobody."""
+    heard: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+
+        async def beside() -> None:
+            heard.append(await receive())
+            try:
+                await send({"type": "websocket.send", "text": "x"})
+            except OSError as exc:
+                heard.append(str(exc))
+
+        tasks.append(asyncio.create_task(beside()))
+        await asyncio.sleep(0)
+
+    tasks: list[asyncio.Task[None]] = []
+
+    async def scenario(worker: Worker) -> None:
+        call = open_call(worker)
+        await worker.done(call)
+        await tasks[0]
+
+    assert run(app, scenario).errors == []
+    assert heard == [
+        {"type": "websocket.disconnect", "code": 1000, "reason": ""},
+        "The WebSocket was closed: nothing more can be sent.",
+    ]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import time
+import zlib
 
 import pytest
 from support.process import key
-from ws_client import BINARY, FIN, PING, PONG, TEXT, Client, closing, frame, text, until
+from ws_client import BINARY, FIN, PING, PONG, RSV1, TEXT, Client, closing, frame, text, until
 
 
 def test_a_lagging_app_stops_the_client(ws_serve):
@@ -114,6 +116,29 @@ def test_max_size(ws_serve):
         client.send(frame(FIN | TEXT, b"x" * 1024))
         assert client.message() == "x" * 1024
         client.send(frame(TEXT, b"x" * 1024) + frame(FIN, b"y"))
+        assert client.closed() == (1009, b"message too large")
+
+
+def test_max_size_of_what_cannot_be_compressed(ws_serve):
+    """Compressing makes random bytes longer; what counts is what they are."""
+    server = ws_serve("--ws-max-size", "100000")
+
+    def deflated(n):
+        compressor = zlib.compressobj(wbits=-15)
+        return (compressor.compress(random.Random(1).randbytes(n)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+    with Client(server.port).open("/echo", "Sec-WebSocket-Extensions: permessage-deflate") as client:
+        compressed = deflated(100_000)
+        assert len(compressed) > 100_000
+        whole = frame(FIN | RSV1 | BINARY, compressed)
+        parts = frame(RSV1 | BINARY, compressed[:60_000]) + frame(FIN, compressed[60_000:])
+        for message in (whole, parts):
+            client.send(message)
+            first, _ = client.frame()
+            assert first & 15 == BINARY
+            while not first & FIN:
+                first, _ = client.frame()
+        client.send(frame(FIN | RSV1 | BINARY, deflated(100_001)))
         assert client.closed() == (1009, b"message too large")
 
 
