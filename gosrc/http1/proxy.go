@@ -9,15 +9,17 @@ import (
 )
 
 // Trusted is the set of peers that may say for whom they speak. Its rules are those of
-// uvicorn's ProxyHeadersMiddleware, which is what people have configured:
+// uvicorn's ProxyHeadersMiddleware, which is what people have configured, and one more:
 //
 //   - "*" trusts everybody, also peers without an address (unix sockets);
+//   - "unix" trusts those alone;
 //   - an entry with "/" is a network if it is a valid one with no host bits set, one
 //     without is an address if it is a valid one, and anything else is a literal;
 //   - an address is compared as such, any other host with the literals;
 //   - an IPv4 address is not its IPv4-mapped IPv6 form.
 type Trusted struct {
 	always   bool
+	local    bool // peers without an address
 	hosts    map[netip.Addr]struct{}
 	networks []netip.Prefix
 	literals map[string]struct{}
@@ -32,6 +34,7 @@ func NewTrusted(hosts []string) *Trusted {
 	}
 	for _, host := range hosts {
 		host = strings.TrimSpace(host)
+		t.local = t.local || host == "unix"
 		if strings.Contains(host, "/") {
 			if p, err := netip.ParsePrefix(host); err == nil && p == p.Masked() {
 				t.networks = append(t.networks, p)
@@ -48,11 +51,13 @@ func NewTrusted(hosts []string) *Trusted {
 
 // Has reports whether a peer at host is trusted.
 func (t *Trusted) Has(host string) bool {
-	if t == nil || !t.always && host == "" {
+	switch {
+	case t == nil:
 		return false
-	}
-	if t.always {
+	case t.always:
 		return true
+	case host == "":
+		return t.local
 	}
 	a, err := netip.ParseAddr(host)
 	if err != nil {

@@ -31,6 +31,9 @@ func TestTrusted(t *testing.T) {
 		{"/run/app.sock", "/run/app.sock", true},
 		{"proxy", "proxy", true},
 		{"proxy", "PROXY", false},
+		{"unix", "", true},
+		{"127.0.0.1, unix", "", true},
+		{"unix", "192.0.2.1", false},
 	} {
 		if got := NewTrusted(strings.Split(test.hosts, ",")).Has(test.host); got != test.want {
 			t.Errorf("%q trusts %q: %v; want %v", test.hosts, test.host, got, test.want)

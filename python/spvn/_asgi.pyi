@@ -163,7 +163,7 @@ class Link:
     def timer_done(self, id: int, failed: bool, /) -> None:
         """Tell the core that what on_timer heard of has run."""
     def raised(self, exception: BaseException, /) -> bool:
-        """Whether a call has just raised this SystemExit or KeyboardInterrupt, and ended the run of the loop with it."""
+        """Whether a call has just raised this SystemExit or KeyboardInterrupt, and ended the loop's run with it."""
     def cancel(self) -> int:
         """Cancel the task of every call that runs; return how many. Their CancelledErrors are not reported."""
     def detach(self) -> None:

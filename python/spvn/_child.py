@@ -30,7 +30,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any, BinaryIO
 
 from spvn import _app, _asgi, _collector, _forks, loops
-from spvn._process import Launch
+from spvn._process import WORKER_SIGNALS, Launch
 from spvn._stacks import STACK_SIGNAL
 from spvn.errors import AppImportError, SpvnError, StartupFailed
 from spvn.logging import configure_logging
@@ -43,7 +43,6 @@ EXIT_CORE_GONE = 4
 # Once the core is gone: for the cancelled calls and the app's shutdown, then for the process.
 _ORPHAN_SECONDS = 1.2
 _ORPHAN_EXIT_SECONDS = 1.7
-_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT)
 
 
 def main(file: BinaryIO) -> None:
@@ -110,7 +109,7 @@ class _Child:
         config = self._launch.config
         self._loop = asyncio.get_running_loop()
         self._stop, self._abort = asyncio.Event(), asyncio.Event()
-        for number in _SIGNALS:
+        for number in WORKER_SIGNALS:
             with contextlib.suppress(NotImplementedError):
                 self._loop.add_signal_handler(number, self._on_signal, number)
         death = self._launch.descriptors.death
@@ -183,9 +182,10 @@ class _Child:
                 os._exit(0)
             self._on_signal(number)
 
-        for number in _SIGNALS:
+        for number in WORKER_SIGNALS:
             signal.signal(number, handle)
-        _forks.keep_out(_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WORKER_SIGNALS)  # the supervisor had blocked them
+        _forks.keep_out(WORKER_SIGNALS)
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGTERM:

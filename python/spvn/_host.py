@@ -21,7 +21,7 @@ from spvn import _signals, _stacks, core, loops
 from spvn.config import Config
 from spvn.core import Address, Core, Started
 from spvn.errors import SpvnError
-from spvn.logging import access_stream, configure_logging, style
+from spvn.logging import access_oddities, access_stream, configure_logging, style
 
 logger = logging.getLogger("spvn.error")
 
@@ -59,6 +59,7 @@ class Host:
         self._should_exit = False
         self._force_exit = False
         self._terminated = False
+        self._exiting = False
         self._settled = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: asyncio.Event | None = None
@@ -136,6 +137,8 @@ class Host:
             loops.run(main, self._loop_factory())
         finally:
             self._settled.set()
+            if self.exits:
+                self._exit_soon()
 
     async def serve(self, *, pass_on_signals: bool = True) -> None:
         """Serve on the running loop until stopped. Raises SpvnError where the server cannot start.
@@ -157,13 +160,28 @@ class Host:
 
     def _exit_soon(self) -> None:
         """End the process a little later, if threads of the app keep it: nobody but the app can end those."""
+        if self._exiting:
+            return
+        self._exiting = True
+        code = _exit_code(sys.exc_info()[1])
+
+        def kept() -> bool:
+            main = threading.main_thread()
+            return any(not thread.daemon and thread is not main for thread in threading.enumerate())
+
+        def say() -> None:
+            logger.error("Threads of the app have not ended %g seconds after it; leaving without them.", _EXIT_SECONDS)
+            sys.stdout.flush()
 
         def watch() -> None:
             threading.Event().wait(_EXIT_SECONDS)
-            logger.error("Threads of the app have not ended %g seconds after it; leaving without them.", _EXIT_SECONDS)
+            while not kept():  # something else takes its time: a handler of atexit, for one
+                threading.Event().wait(1)
+            saying = threading.Thread(target=say, daemon=True)
+            saying.start()
+            saying.join(1)  # nobody may read what it says
             os._exit(code)
 
-        code = 0 if sys.exc_info()[0] is None else 1
         threading.Thread(target=watch, name="spvn-exit", daemon=True).start()
 
     # What the kinds of server differ in.
@@ -181,6 +199,9 @@ class Host:
         configure_logging(self.config.log_config, self.config.log_level, self.config.use_colors)
         for flag, needed in self.config.without_effect():
             logger.warning("%s has no effect without %s", flag, needed)
+        if self.config.access_log:
+            for sentence in access_oddities():
+                logger.warning("--access-log: %s", sentence)
 
     def _signals(self) -> tuple[int, ...]:
         """The signals to handle."""
@@ -249,8 +270,8 @@ class Host:
         """
         assert self._core is not None and self._server is not None and self._loop is not None
         delay = self.config.drain_delay if self._terminated else 0.0
-        logger.info("Shutting down in %g seconds" if delay else "Shutting down", *([delay] if delay else []))
         self._core.drain(self._server.server, grace, delay)
+        logger.info("Shutting down in %g seconds" if delay else "Shutting down", *([delay] if delay else []))
         return delay, self._loop.time() + delay + grace
 
     async def _stop_core(self) -> None:
@@ -291,11 +312,11 @@ class Host:
                 raise Interrupted
             await self._change()
 
-    async def _unless_forced(self, work: Awaitable[T]) -> T:
-        """Wait for this, or cancel it and raise Interrupted when force_exit is set."""
+    async def _unless_forced(self, work: Awaitable[T], *, at_once: bool = False) -> T:
+        """Wait for this, or cancel it and raise Interrupted when force_exit is set; at_once: should_exit, too."""
         task = asyncio.ensure_future(work)
         while not task.done():
-            if self._force_exit:
+            if self._force_exit or at_once and self._should_exit:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
@@ -324,6 +345,17 @@ class Host:
 def info(message: str, colored: str, *args: Any) -> None:
     """Log at INFO with a second, coloured text for formatters that use it."""
     logger.info(message, *args, extra={"color_message": colored})
+
+
+def _exit_code(exc: BaseException | None) -> int:
+    """What a process exits with that ends by this."""
+    if isinstance(exc, SpvnError):
+        return exc.exit_code
+    if isinstance(exc, SystemExit):
+        return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+    if isinstance(exc, KeyboardInterrupt):
+        return 130
+    return 0 if exc is None else 1
 
 
 def _number(text: str | None) -> int:

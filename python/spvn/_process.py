@@ -30,6 +30,9 @@ from spvn.errors import ConfigError
 logger = logging.getLogger("spvn.error")
 
 # sys.path is set before anything of spvn is imported: it may be a supervisor's script that made it complete.
+WORKER_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT)
+"""What a worker handles: signals to the whole group, and what its supervisor sends."""
+
 _BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; import pickle; f = open(int(sys.argv[1]), 'rb'); "
     "sys.path[:] = pickle.load(f); from spvn._child import main; main(f)"
@@ -87,6 +90,7 @@ class WorkerProcess:
         """The calls that it had begun when it ended, as the core tells them."""
         self.ready_at: float | None = None
         self.stalled_at: float | None = None
+        self.stall_logged = False
         self._loop = asyncio.get_running_loop()
         self.started_at = self._loop.time()
         self._on_message, self._on_exit = on_message, on_exit
@@ -102,10 +106,15 @@ class WorkerProcess:
             self._stacks, stacks = os.pipe()
             given.append(stacks)
             with _launch_file(Launch(config, descriptors, says, stacks, sys.argv, page)) as file:
-                self._popen = subprocess.Popen(
-                    [sys.executable, *_interpreter_flags(), "-c", _BOOT, str(file.fileno()), f"worker {self.id}"],
-                    pass_fds=[*given, file.fileno()],
-                )
+                # A signal to the whole group must not end a worker that does not handle it yet: it waits until then.
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)
+                try:
+                    self._popen = subprocess.Popen(
+                        [sys.executable, *_interpreter_flags(), "-c", _BOOT, str(file.fileno()), f"worker {self.id}"],
+                        pass_fds=[*given, file.fileno()],
+                    )
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
         except BaseException:
             self._close_pipes()
             raise

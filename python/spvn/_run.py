@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spvn._types import ASGIApp
 from spvn.config import Config
 from spvn.errors import AppError, AppImportError, ConfigError, SpvnError, StartupFailed
+from spvn.importer import importing
 from spvn.server import Server
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def run(app: ASGIApp | str, **options: Any) -> None:
 
     >>> spvn.run("main:app", port=8000)
     """
+    if importing():
+        raise AppError(f"{importing()} calls spvn.run() as it is imported; put that under if __name__ == \"__main__\":")
     try:
         run_config(Config(app, **options))
     except ConfigError as exc:

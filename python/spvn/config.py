@@ -142,6 +142,7 @@ class Config:
         "by the end of its start-up is left out (gc.freeze). 0 leaves the collector alone, and so does a server inside "
         "another program.",
         minimum=0,
+        maximum=(1 << 31) - 1,
     )
     reset_contextvars: bool = _flag(False, APP, "Run each call in a fresh contextvars.Context.")
 
@@ -219,7 +220,7 @@ class Config:
     forwarded_allow_ips: str | list[str] | None = option(
         None,
         PROXY,
-        "Proxies to believe: addresses, networks or names, separated by commas; * is all.",
+        "Proxies to believe: addresses, networks, or unix (who comes through a unix socket), separated by commas; * is all.",
         read_any,
         metavar="LIST",
         none="127.0.0.1,::1",
@@ -392,7 +393,11 @@ class Config:
         None, TIMEOUTS, "Kill a worker whose loop has been blocked for this long.", minimum=0.001, none="off"
     )
     stall_warning: float = _seconds(
-        1.0, TIMEOUTS, "Log the stack of a worker whose loop has been blocked for this long.", minimum=0.1, core=True
+        1.0,
+        TIMEOUTS,
+        "Log the stack of a worker process whose loop has been blocked for this long.",
+        minimum=0.1,
+        core=True,
     )
     drain_delay: float = _seconds(
         0.0,
@@ -438,6 +443,7 @@ class Config:
         PROCESS,
         "Run the app in this many worker processes, which are replaced when they die and one by one on SIGHUP.",
         none="unset",
+        maximum=1024,
         variables=("WEB_CONCURRENCY",),
         shown_default="in this process",
     )
@@ -629,6 +635,7 @@ _NEEDS = {
     "limit_max_rss": "--workers",
     "worker_lifetime": "--workers",
     "timeout_worker_stall": "--workers",
+    "stall_warning": "--workers",
     "retry_safe": "--workers",
     "quarantine": "--workers",
     "limit_max_requests_jitter": "--limit-max-requests",

@@ -13,6 +13,7 @@ import importlib
 import inspect
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from types import ModuleType, TracebackType
@@ -99,7 +100,17 @@ def interface_of(app: ASGIApp) -> str:
     return "wsgi" if len(required) == 2 and not {"scope", "receive", "send"} & set(names) else "asgi3"
 
 
+_importing = threading.local()
+
+
+def importing() -> str:
+    """The name of the module that this thread imports to find an app; "" if it imports none."""
+    name: str = getattr(_importing, "name", "")
+    return name
+
+
 def _import(module_name: str) -> ModuleType:
+    before, _importing.name = importing(), module_name
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as exc:
@@ -108,10 +119,14 @@ def _import(module_name: str) -> ModuleType:
         if exc.name is None or not (module_name == exc.name or module_name.startswith(exc.name + ".")):
             raise _user_error(f"{module_name} cannot be imported: it needs the module {exc.name!r}", exc) from exc
         raise AppError(_no_module(module_name, exc.name)) from None
+    except AppError:
+        raise  # of run()
     except SystemExit as exc:
         raise AppError(f"{module_name} ended the process while it was imported (sys.exit({exc.code!r}))") from None
     except Exception as exc:
         raise _user_error(f"{module_name} cannot be imported: {type(exc).__name__}", exc) from exc
+    finally:
+        _importing.name = before
 
 
 def _exists(module_name: str) -> bool:

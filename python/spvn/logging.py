@@ -11,6 +11,7 @@ import copy
 import json
 import logging
 import os
+import select
 import sys
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -47,8 +48,8 @@ LOGGING_CONFIG: dict[str, Any] = {
         },
     },
     "handlers": {
-        "default": {"formatter": "default", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"},
-        "access": {"formatter": "access", "class": "logging.StreamHandler", "stream": "ext://sys.stdout"},
+        "default": {"formatter": "default", "class": "spvn.logging.StreamHandler", "stream": "ext://sys.stderr"},
+        "access": {"formatter": "access", "class": "spvn.logging.StreamHandler", "stream": "ext://sys.stdout"},
     },
     "loggers": {
         "spvn": {"handlers": ["default"], "level": "INFO", "propagate": False},
@@ -95,6 +96,52 @@ def wants_colors(use_colors: bool | None, stream: Any) -> bool:
         return bool(stream.isatty())
     except (AttributeError, ValueError):  # no stream at all (pythonw), or a closed one
         return False
+
+
+class StreamHandler(logging.StreamHandler):  # type: ignore[type-arg, unused-ignore]
+    """As logging's, but a pipe that nobody reads stops neither the loop nor the supervision of workers (Linux only).
+
+    The first line that finds no room waits half a second for it, and the others not at all; how many were lost is said
+    when there is room again.
+    """
+
+    WAIT_SECONDS = 0.5
+    _PIECE = 1000  # characters: no more bytes than a page, of which a pipe that takes any takes one whole
+
+    def __init__(self, stream: Any = None) -> None:
+        super().__init__(stream)
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, or count it as lost."""
+        try:
+            descriptor = self.stream.fileno() if sys.platform == "linux" else -1
+        except (AttributeError, OSError, ValueError):
+            descriptor = -1
+        if descriptor < 0:
+            super().emit(record)
+            return
+        try:
+            self._write(descriptor, self.format(record) + self.terminator)
+        except Exception:
+            self.handleError(record)
+
+    def _write(self, descriptor: int, text: str) -> None:
+        if self._lost and self._has_room(descriptor):
+            lost, self._lost = self._lost, 0
+            self.stream.write(f"WARNING:  {lost} message(s) were lost here: nobody read them\n")
+            self.stream.flush()
+        for at in range(0, len(text), self._PIECE):
+            if not self._has_room(descriptor):
+                self._lost += 1
+                return
+            self.stream.write(text[at : at + self._PIECE])
+            self.stream.flush()
+
+    def _has_room(self, descriptor: int) -> bool:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        return bool(poll.poll(0 if self._lost else self.WAIT_SECONDS * 1000))
 
 
 class ColourizedFormatter(logging.Formatter):
@@ -223,7 +270,7 @@ def _apply_built_in(use_colors: bool | None) -> None:
         for handler in configured.handlers[:]:
             configured.removeHandler(handler)
         for kind in settings.get("handlers", ()):
-            handler = logging.StreamHandler(streams[kind])
+            handler = StreamHandler(streams[kind])
             handler.setFormatter(formatters[kind])
             handler.set_name(kind)
             configured.addHandler(handler)
@@ -236,6 +283,21 @@ def _yaml_loader() -> Callable[[Any], Any]:
         raise ConfigError("--log-config", "a YAML file needs the PyYAML package: pip install pyyaml") from None
     load: Callable[[Any], Any] = yaml.safe_load
     return load
+
+
+def access_oddities() -> list[str]:
+    """What the loggers' configuration says of the access log and the core does not do: a sentence each."""
+    if not access_logger.isEnabledFor(logging.INFO):
+        return []
+    odd = []
+    if access_stream(None)[0] < 0:
+        odd.append("there is no access log: spvn.access has no handler with a stream or a file, which spvn writes to")
+    handler = next((handler for handler in access_logger.handlers if getattr(handler, "stream", None)), None)
+    if handler is not None and type(handler).__module__ == "logging.handlers":
+        odd.append(f"the access log does not rotate: spvn writes to the file of a {type(handler).__name__} by itself")
+    if access_logger.filters or (handler is not None and handler.filters):
+        odd.append("filters of spvn.access do nothing: spvn writes the access log by itself")
+    return odd
 
 
 def access_stream(use_colors: bool | None) -> tuple[int, bool]:

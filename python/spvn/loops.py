@@ -45,7 +45,7 @@ _calls: dict[asyncio.AbstractEventLoop, Callable[[BaseException], bool]] = {}
 
 
 def calls_raise(loop: asyncio.AbstractEventLoop, raised: Callable[[BaseException], bool] | None) -> None:
-    """Have run() go on where an exception ended the loop's run that a call raised, as this function says; None: no more.
+    """Have run() go on where an exception ended the loop's run that a call raised, as this function says; None: never.
 
     A task keeps no SystemExit and no KeyboardInterrupt to itself (asyncio.Task), and the others are not to end with it.
     """

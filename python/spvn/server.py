@@ -100,7 +100,8 @@ class Server(Host):
 
     async def _work(self, worker: Worker) -> None:
         try:
-            await self._unless_forced(worker.start())
+            # A start-up that hangs must not keep the process: nothing has been served.
+            await self._unless_forced(worker.start(), at_once=True)
             await self._until("ready")
             with _collector.settled(self.config.gc_threshold if self._only else 0):
                 self._announce()
@@ -110,6 +111,8 @@ class Server(Host):
             await self._drain(worker)
             await self._unless_forced(worker.stop())
         except Interrupted:
+            if not self.started:
+                logger.info("Shutting down before the app has started")
             worker.abort()
             # One turn of the loop, so that the cancelled tasks run their `finally` blocks.
             await asyncio.sleep(0)

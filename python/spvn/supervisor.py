@@ -127,10 +127,10 @@ class Supervisor(Host):
             self._watch_files()
         self._look()
         while not any(worker.state == "ready" for worker in self._workers.values()):
-            if self._fatal is not None:
-                raise self._fatal
             if self._should_exit:
                 raise Interrupted  # nothing has been served
+            if self._fatal is not None:
+                raise self._fatal
             await self._change()
         self._announce()
         limits = asyncio.ensure_future(self._check_limits()) if limited(self.config) else None
@@ -167,6 +167,12 @@ class Supervisor(Host):
             self._abort(worker)
         while self._workers:
             await self._change()
+
+    def _core_options(self, in_process: bool) -> dict[str, Any]:
+        options = super()._core_options(in_process)
+        if self.config.timeout_worker_stall is not None:
+            options["stall_warning"] = min(self.config.stall_warning, self.config.timeout_worker_stall)
+        return options
 
     def _grace(self) -> float:
         grace = self.config.timeout_graceful_shutdown
@@ -239,7 +245,7 @@ class Supervisor(Host):
             self._core.watch_worker(self._server.server, worker.id, worker.pid)
 
     def _look_at_start(self, worker: WorkerProcess) -> None:
-        if worker.state == "starting" and worker.id in self._workers:
+        if worker.state == "starting" and worker.id in self._workers and worker.failure is None:
             logger.warning(
                 "Worker %d [%d] has been starting for %g seconds; SIGHUP ends it and starts another",
                 *(worker.id, worker.pid, _SLOW_START_SECONDS),
@@ -319,12 +325,14 @@ class Supervisor(Host):
             self._on_stalled(worker, float(event.get("seconds") or 0))
         elif name == "worker-recovered":
             worker.stalled_at = None
-            logger.warning(
-                "Worker %d [%d] goes on; its loop was blocked for %.1f s",
-                worker.id,
-                worker.pid,
-                event.get("seconds") or 0,
-            )
+            if worker.stall_logged:
+                worker.stall_logged = False
+                logger.warning(
+                    "Worker %d [%d] goes on; its loop was blocked for %.1f s",
+                    worker.id,
+                    worker.pid,
+                    event.get("seconds") or 0,
+                )
 
     def _on_ready(self, worker: WorkerProcess) -> None:
         assert self._loop is not None
@@ -351,24 +359,32 @@ class Supervisor(Host):
             worker.kill("because it found its link to the core broken")
         elif message.get("event") == "failed":
             worker.failure = message
+            worker.kill_in(_EXIT_SECONDS, "because it did not exit after its start had failed")
 
     # Stalls.
 
     def _on_stalled(self, worker: WorkerProcess, seconds: float) -> None:
         assert self._loop is not None
         worker.stalled_at = self._loop.time() - seconds
-        self._in_background(self._log_stall(worker, seconds))
+        self._loop.call_later(self.config.stall_warning - seconds, self._warn_of_stall, worker, worker.stalled_at)
         limit = self.config.timeout_worker_stall
         if limit is not None:
-            self._loop.call_later(max(0.0, limit - seconds), self._kill_stalled, worker, worker.stalled_at)
+            self._loop.call_later(limit - seconds, self._kill_stalled, worker, worker.stalled_at)
+
+    def _warn_of_stall(self, worker: WorkerProcess, since: float) -> None:
+        assert self._loop is not None
+        if worker.state != "exited" and worker.stalled_at == since:
+            worker.stall_logged = True
+            self._in_background(self._log_stall(worker, self._loop.time() - since))
 
     async def _log_stall(self, worker: WorkerProcess, seconds: float) -> None:
         stack = await worker.stack()
         logger.warning(
-            "Worker %d [%d]: its loop has been blocked for %.1f s, calls go to other workers meanwhile; %s",
+            "Worker %d [%d]: its loop has been blocked for %.1f s%s; %s",
             worker.id,
             worker.pid,
             seconds,
+            ", calls go to other workers meanwhile" if len(self._workers) > 1 else "",
             f"it is here:\n{stack}" if stack else "it did not say where",
         )
 

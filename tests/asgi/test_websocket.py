@@ -13,6 +13,7 @@ from .harness import Runner, Worker, _asgi
 
 CONNECT = {"type": "websocket.connect"}
 ACCEPT = {"type": "websocket.accept"}
+CLOSE = {"type": "websocket.close"}
 
 
 def sent(records: list[Record]) -> list[bytes | str]:
@@ -379,9 +380,9 @@ def test_an_answer_that_takes_too_long_after_the_rules_were_broken(run: Runner) 
         ],
         ([ACCEPT, {"type": "websocket.close", "code": "x"}], TypeError, "int"),
         ([ACCEPT, {"type": "websocket.close", "reason": "x" * 124}], RuntimeError, "at most 123 bytes"),
-        ([ACCEPT, {"type": "websocket.close"}, {"type": "websocket.send", "text": "x"}], OSError, "WebSocket was closed"),
-        ([ACCEPT, {"type": "websocket.close"}] * 2, RuntimeError, "'websocket.accept', after sending 'websocket.close'"),
-        ([ACCEPT, *[{"type": "websocket.close"}] * 2], RuntimeError, "after sending 'websocket.close'"),
+        ([ACCEPT, CLOSE, {"type": "websocket.send", "text": "x"}], OSError, "The WebSocket was closed"),
+        ([ACCEPT, CLOSE, ACCEPT], RuntimeError, "'websocket.accept', after sending 'websocket.close'"),
+        ([ACCEPT, CLOSE, CLOSE], RuntimeError, "after sending 'websocket.close'"),
         ([{**ACCEPT, "subprotocol": "a b"}], RuntimeError, "'subprotocol' in 'websocket.accept' must be a token"),
     ],
 )

@@ -170,7 +170,9 @@ def test_a_timer_sets_timers() -> None:
 
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
-def test_an_exception_is_logged_and_the_timer_goes_on(caplog: pytest.LogCaptureFixture, kind: type[BaseException]) -> None:
+def test_an_exception_is_logged_and_the_timer_goes_on(
+    caplog: pytest.LogCaptureFixture, kind: type[BaseException]
+) -> None:
     ran = Ran()
 
     async def raises() -> None:

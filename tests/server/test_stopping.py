@@ -24,6 +24,13 @@ def test_a_signal_stops_at_once_when_there_is_nothing_to_do(serve, number):
     assert time.monotonic() - began < 1.5
 
 
+def test_a_start_that_hangs_can_be_stopped(serve):
+    server = Served(app="support.app:hanging", wait=False)
+    server.err.wait("Waiting for application startup")
+    server.kick()
+    assert "cleaned up" in server.end(None)
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_the_signals_of_forked_processes_are_their_own(serve, loop):
     """A pool of the app that ends its processes must not end the server."""

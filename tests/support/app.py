@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import defaultdict
 from urllib.parse import parse_qs
@@ -405,3 +406,11 @@ async def broken(scope, receive, send):
     assert scope["type"] == "lifespan"
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "the database is not there"})
+
+
+async def hanging(scope, receive, send):
+    """An app whose start-up does not end."""
+    try:
+        await asyncio.sleep(60)
+    finally:
+        print("cleaned up", file=sys.stderr)

@@ -124,6 +124,9 @@ class FakeLink:
     def stopped(self) -> None:
         self.log.append("link.stopped")
 
+    def raised(self, exception: BaseException) -> bool:
+        return False
+
     def cancel(self) -> int:
         self.log.append("link.cancel")
         cancelled, self.calls = self.calls, 0

@@ -3,8 +3,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import logging.handlers
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from spvn.logging import (
     LOGGING_CONFIG,
     AccessFormatter,
     DefaultFormatter,
+    StreamHandler,
+    access_oddities,
     access_stream,
     configure_logging,
     default_logging,
@@ -196,3 +200,47 @@ def test_no_access_log_without_a_descriptor() -> None:
     access.propagate = False
     access.setLevel(logging.INFO)
     assert access_stream(None) == (-1, False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' pipes do not say when there is room")
+def test_a_pipe_that_nobody_reads() -> None:
+    read, write = os.pipe()
+    with open(read, "rb", closefd=True) as reader, open(write, "w", encoding="utf-8") as stream:
+        handler = StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        record = logging.LogRecord("spvn.error", logging.INFO, "", 0, "é" * 3000, (), None)
+        began = time.monotonic()
+        for _ in range(100):  # of 6,000 bytes, to a pipe of 65,536
+            handler.emit(record)
+        assert time.monotonic() - began < 2
+        os.set_blocking(read, False)
+        while reader.read1():
+            pass
+        handler.emit(logging.LogRecord("spvn.error", logging.INFO, "", 0, "again", (), None))
+        lines = reader.read1().decode().splitlines()
+        lost = int(lines[0].split()[1])
+        assert lines == [f"WARNING:  {lost} message(s) were lost here: nobody read them", "again"]
+        assert 80 < lost < 95
+
+
+def test_what_is_odd_about_an_access_log(tmp_path: Path) -> None:
+    access = logging.getLogger("spvn.access")
+    access.setLevel(logging.INFO)
+    access.propagate = False
+    access.handlers[:] = [logging.NullHandler()]
+    assert "there is no access log" in "".join(access_oddities())
+    access.handlers[:] = [logging.FileHandler(tmp_path / "plain")]
+    assert access_oddities() == []
+    access.handlers[0].close()
+    access.handlers[:] = [logging.handlers.RotatingFileHandler(tmp_path / "rotating", maxBytes=500)]
+    access.addFilter(lambda record: False)
+    try:
+        rotates, filters = access_oddities()
+        assert "does not rotate: spvn writes to the file of a RotatingFileHandler" in rotates
+        assert "filters of spvn.access do nothing" in filters
+    finally:
+        access.filters.clear()
+        access.handlers[0].close()
+        access.handlers.clear()
+    access.setLevel(logging.WARNING)
+    assert access_oddities() == []

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Callable
 
@@ -123,7 +124,8 @@ def test_sys_exit_in_the_app(tmp_path: Path) -> None:
     with served(tmp_path, "--workers", "1") as server:
         server.wait_ready(1)
         before = server.workers()
-        load = Load(server.port, connections=1, rate=1, request=b"POST /sleep/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        request = b"POST /sleep/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+        load = Load(server.port, connections=1, rate=1, request=request)
 
         def leave() -> None:
             server.wait(lambda: server.stats()["calls"]["in_flight"] == 1)
@@ -185,6 +187,15 @@ def test_a_blocked_loop_delays_nobody_else(tmp_path: Path) -> None:
         assert re.search(
             r"its loop has been blocked for 1\.\d s.* it is here:\nCurrent thread .*\n  File .*main.py", log
         )
+
+
+def test_a_stalled_worker_can_be_killed_before_it_is_logged(tmp_path: Path) -> None:
+    with served(tmp_path, "--workers", "1", "--stall-warning", "10", "--timeout-worker-stall", "0.5") as server:
+        server.wait_ready(1)
+        began = time.monotonic()
+        assert server.call("/block/8")[0] == 502
+        assert time.monotonic() - began < 4
+        assert "its loop has been blocked" not in server.log()
 
 
 def test_a_stalled_worker_can_be_killed(tmp_path: Path) -> None:

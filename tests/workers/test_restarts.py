@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -436,3 +436,100 @@ def test_sighup_ends_a_start_that_hangs(tmp_path: Path) -> None:
         server.wait(lambda: not {hung, *before} & set(server.workers()), "new workers")
         server.wait_ready(2)
         server.check()
+
+
+KEPT = """
+import threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")])
+def test_a_start_that_failed_ends_in_spite_of_threads(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    """With its own code and one message, within a few seconds: whoever started it wants to know."""
+    with served(tmp_path, *workers, app=KEPT) as server:
+        began = time.monotonic()
+        assert server.ended() == 3
+        assert time.monotonic() - began < 15
+        assert "no database" in server.log()
+        assert "has been starting" not in server.log()
+
+
+def test_run_without_a_guard(tmp_path: Path) -> None:
+    """Every worker would start a server of its own, and so on without an end."""
+    module = APP + "\nimport spvn\nspvn.run('main:app', port=0, workers=1)\n"
+    (tmp_path / "main.py").write_text(module)
+    for command in ([sys.executable, "main.py"], [sys.executable, "-m", "spvn", "main:app", "--port", "0"]):
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": PYTHON}, capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 1
+        assert 'main calls spvn.run() as it is imported; put that under if __name__ == "__main__":' in done.stderr
+        assert done.stderr.count("Started parent process") <= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_while_workers_boot(tmp_path: Path, number: int) -> None:
+    """Ctrl-C, and what systemd sends to a whole group: workers that do not handle signals yet wait with them."""
+    for pause in (0.0, 0.05, 0.1, 0.15):
+        folder = tmp_path / str(pause)
+        folder.mkdir()
+        with served(folder, "--workers", "2") as server:
+            server.wait_log("Started parent process")
+            time.sleep(pause)  # somewhere in the workers' boot
+            os.killpg(server.process.pid, number)
+            assert server.ended() == 0, server.log()
+            assert "Traceback" not in server.log()
+            assert "while it was starting" not in server.log()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' pipes do not say when there is room")
+def test_a_log_that_nobody_reads(tmp_path: Path) -> None:
+    """Workers are replaced, and signals obeyed, although standard error takes nothing."""
+    (tmp_path / "main.py").write_text(APP)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, b"x" * 4096)
+    os.set_blocking(write, True)
+    control = tmp_path / "control"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spvn", "main:app", "--port", "0", "--workers", "1", "--control-socket", str(control)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": PYTHON},
+        stdout=write,
+        stderr=write,
+    )
+    try:
+
+        def workers() -> set[str]:
+            return set(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+
+        def ready() -> bool:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(control))
+                connection.sendall(b"GET /stats HTTP/1.1\r\n\r\n")
+                return b'"state":"ready"' in b"".join(iter(lambda: connection.recv(65536), b"")).replace(b" ", b"")
+            return False
+
+        def wait(condition: Callable[[], bool]) -> None:
+            deadline = time.monotonic() + 20
+            while not condition():
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.01)
+
+        wait(ready)
+        first = workers()
+        os.kill(int(min(first)), signal.SIGKILL)
+        wait(lambda: ready() and bool(workers()) and not first & workers())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(read)
+        os.close(write)
