@@ -220,7 +220,7 @@ class Config:
     forwarded_allow_ips: str | list[str] | None = option(
         None,
         PROXY,
-        "Proxies to believe: addresses, networks, or unix (who comes through a unix socket), separated by commas; * is all.",
+        "Proxies to believe: addresses, networks, or unix (who has no address), separated by commas; * is all.",
         read_any,
         metavar="LIST",
         none="127.0.0.1,::1",
