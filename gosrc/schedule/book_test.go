@@ -56,10 +56,17 @@ func TestDueTimes(t *testing.T) {
 func TestOnce(t *testing.T) {
 	b := NewBook()
 	set(t, b, 1, Spec{First: time.Second, Data: []byte("x")}, 0)
+	timer := b.heap[0]
 	want(t, "due", popped(b, 9*second), "k 1@1+0")
 	want(t, "once", popped(b, 99*second), "")
-	if b.Len() != 0 || b.bytes != 0 || b.Next() != 0 {
-		t.Errorf("%d timers of %d bytes are left; want none", b.Len(), b.bytes)
+	if b.Len() != 0 || b.taken != 1 || b.bytes != timer.size() || b.Next() != 0 {
+		t.Errorf("%d timers, %d taken, %d bytes; want it to count until it is released", b.Len(), b.taken, b.bytes)
+	}
+	for range 2 {
+		b.Release(timer)
+		if b.taken != 0 || b.bytes != 0 {
+			t.Errorf("%d taken, %d bytes are left; want none", b.taken, b.bytes)
+		}
 	}
 }
 

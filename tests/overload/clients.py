@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import statistics
 import time
 
@@ -55,21 +56,21 @@ async def open_loop(address, path, rate, seconds, patience, crowd):
     await asyncio.gather(*calls)
 
 
-async def closed_loop(address, path, clients, seconds, crowd):
-    """Patient clients on a keep-alive connection each; they ask at least once, and again when they are answered."""
+async def closed_loop(address, path, clients, seconds, crowd, rounds=1):
+    """Patient clients on a keep-alive connection each, who ask so often at least, and again when they are answered."""
     end = time.perf_counter() + seconds
 
     async def client():
         reader, writer = await asyncio.open_connection(*address)
         try:
-            while True:
+            for n in itertools.count(1):
                 begun = time.perf_counter()
                 writer.write(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode())
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
                 await reader.readexactly(length)
                 crowd.times.setdefault(int(head[9:12]), []).append(time.perf_counter() - begun)
-                if time.perf_counter() >= end:  # connecting alone may have taken that long
+                if n >= rounds and time.perf_counter() >= end:  # connecting alone may have taken that long
                     break
         except (OSError, asyncio.IncompleteReadError) as exc:
             crowd.failed.append(repr(exc))

@@ -45,14 +45,45 @@ def test_goodput_and_priority(start, path, options):
     assert after.ok == 25 and after.median < 0.1
 
 
-@pytest.mark.parametrize(("path", "clients"), [("/late", 64), ("/early", 300), ("/", 1000)])
-def test_patient_clients_are_all_answered(start, path, clients):
+# Paths, numbers of clients, and how often each of them asks at the least; all at once.
+PATIENT = [
+    *[("/late", 64, 1), ("/early", 300, 1), ("/", 1000, 1)],
+    *[pytest.param("/early", clients, rounds, marks=pytest.mark.soak) for clients, rounds in ((64, 100), (512, 10))],
+    pytest.param("/late", 512, 10, marks=pytest.mark.soak),
+    pytest.param("/", 5000, 3, marks=pytest.mark.soak),
+    pytest.param("/sleep", 10_000, 3, marks=pytest.mark.soak),
+]
+
+
+@pytest.mark.parametrize(("path", "clients", "rounds"), PATIENT)
+def test_patient_clients_are_all_answered(start, descriptors, path, clients, rounds):
+    if descriptors < clients + 1000:
+        pytest.skip(f"only {descriptors} descriptors: ulimit -n {clients + 1000}")
     server = start()
     crowd = Crowd()
-    asyncio.run(closed_loop(server.address, path, clients, 1, crowd))
+    asyncio.run(closed_loop(server.address, path, clients, 1, crowd, rounds))
     assert not crowd.failed and list(crowd.times) == [200]
-    assert crowd.ok >= clients
-    assert server.count("calls.refused") == 0
+    assert crowd.ok >= clients * rounds
+    assert server.count("calls.refused") == server.count("calls.left") == 0
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_a_blocking_handler_at_a_third_of_what_it_can_do(start, workers):
+    """Two seconds of every six, beside light calls: they wait, and nobody is refused."""
+    server = start(*workers)
+    heavy, light = Crowd(), Crowd()
+
+    async def both():
+        await asyncio.gather(
+            open_loop(server.address, "/block2", 1 / 6 * (2 if workers else 1), 36, 30, heavy),
+            open_loop(server.address, "/", 30, 36, 30, light),
+        )
+
+    asyncio.run(both())
+    assert not heavy.failed and not light.failed
+    assert heavy.ok == (12 if workers else 6) and light.ok == 30 * 36
+    assert server.count("calls.refused") == server.count("calls.left") == 0
 
 
 def test_waiting_is_no_overload(start):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 
 import pytest
@@ -12,15 +11,6 @@ from .crowd import Crowd
 
 MB = 1 << 20
 APPS_FILES = 512  # descriptors that spvn leaves to an app in its process
-
-
-@pytest.fixture
-def descriptors():
-    """As many descriptors as there may be, for this process and those that it starts."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("count", [2000, 18_000])
