@@ -499,10 +499,11 @@ func TestTheEndRefusesWhatWaits(t *testing.T) {
 	offered.said(t, "fail 503")
 	runs.said(t)
 	b.shard.Detach(w.Worker) // and it is to run again, without anybody to run it
-	b.shard.RefuseWaiting()
 	runs.said(t, "fail 503")
+	b.start(request()).said(t, "fail 503") // a head that was incomplete came to its end
+	b.start(urgent).said(t, "fail 503")
 	b.turn()
-	b.want(observe.RefusedStopping, 5)
+	b.want(observe.RefusedStopping, 7)
 	b.want(observe.CallsLeft, 1)
 	b.want(observe.CallsInFlight, 0)
 	if len(lines) != 1 || !strings.HasPrefix(lines[0], "3 calls were refused (calls.refused_by.stopping)") {

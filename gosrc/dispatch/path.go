@@ -64,6 +64,9 @@ func (s *Shard) startPriority(c *Call) call.Call {
 			return c
 		}
 	}
+	if d.over.Load() {
+		return s.refuse(c, observe.RefusedStopping, 503, stopping, d.settings.RetryAfter)
+	}
 	if d.waiting.Load() >= int64(d.settings.QueueCalls+priorityExtra) || d.urgentBytes.Load() >= int64(d.settings.QueueBytes) {
 		return s.refuse(c, observe.RefusedQueueFull, 503, "The server is overloaded.", d.settings.RetryAfter)
 	}

@@ -254,6 +254,9 @@ func (p *port) find(id uint64) *Call {
 // abandon tells the worker that nobody waits for the call any more. The slot stays taken
 // until the worker is done with it.
 func (p *port) abandon(c *Call) {
+	if c.abandoned {
+		return
+	}
 	c.answer = nil
 	c.dropBody()
 	c.abandoned = true

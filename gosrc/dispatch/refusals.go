@@ -72,21 +72,22 @@ func (s *Shard) Close() {
 	s.tellOfRefusals(true)
 }
 
+const stopping = "The server is stopping."
+
 // RefuseWaiting refuses every call that waits for a worker: the time to finish is over (Dispatch.End).
 func (s *Shard) RefuseWaiting() {
-	const text = "The server is stopping."
 	queues := [...]*queue{&s.queue, &s.urgent, &s.again}
 	n := 0
 	for _, q := range queues {
 		n += q.live
 	}
 	if n > 0 {
-		s.noteRefusals(observe.RefusedStopping, text, n)
+		s.noteRefusals(observe.RefusedStopping, stopping, n)
 	}
 	for _, q := range queues {
 		for c := q.oldest(); c != nil; c = q.oldest() {
 			s.unqueue(c)
-			s.turnAway(c, observe.RefusedStopping, 503, text, s.dispatch.settings.RetryAfter)
+			s.turnAway(c, observe.RefusedStopping, 503, stopping, s.dispatch.settings.RetryAfter)
 		}
 	}
 }

@@ -465,26 +465,6 @@ func TestAbandonedCallsCountForTheConcurrency(t *testing.T) {
 	b.want(observe.RefusedLimit, 1)
 }
 
-// A body that came whole with its request takes memory until its call is over, as any other.
-func TestABodyThatCameWholeIsCharged(t *testing.T) {
-	budget := memory.NewBudget(1 << 20)
-	b := newBench(t, func(s *Settings) { s.Bodies = budget })
-	w := b.worker(1)
-	r := request()
-	r.Body, r.BodyLast = make([]byte, 1000), true
-	b.start(r)
-	b.turn()
-	if budget.Used() != 1000 {
-		t.Errorf("%d bytes are held; want 1000", budget.Used())
-	}
-	begun := w.read(t, 1, b.now)
-	w.write(link.Response, link.FlagLast|link.FlagDone, begun[0].id, responsePayload(200, 0, ""))
-	b.turn()
-	if budget.Used() != 0 {
-		t.Errorf("%d bytes are held at the end; want none", budget.Used())
-	}
-}
-
 // Whoever was offered to a worker, and comes back, has waited since it arrived.
 func TestWaitingGoesOnBehindAnOffer(t *testing.T) {
 	b := newBench(t, nil)

@@ -65,10 +65,8 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 		c.charge(len(r.Body))
 		c.keep(r.Body)
 		c.forwarded = false
-	} else {
-		if !r.BodyLast {
-			c.outstanding = len(r.Body)
-		}
+	} else if !r.BodyLast {
+		c.outstanding = len(r.Body)
 		c.charge(len(r.Body))
 	}
 	c.flags = startFlags(r, c.forwarded)
@@ -99,6 +97,9 @@ func (s *Shard) Start(r *call.Request, a call.Answer) call.Call {
 		if p := s.choose((*port).ready); p != nil && p.offer(c) {
 			return c
 		}
+	}
+	if d.over.Load() {
+		return s.refuse(c, observe.RefusedStopping, 503, stopping, d.settings.RetryAfter)
 	}
 	if d.full() {
 		return s.refuse(c, observe.RefusedQueueFull, 503, "The server is overloaded.", d.settings.RetryAfter)
@@ -148,12 +149,12 @@ func (s *Shard) newCall() *Call {
 
 // recycle takes a call back that nobody refers to any more: no protocol, no queue, no slot.
 func (s *Shard) recycle(c *Call) {
-	c.charge(-c.charged)
-	s.relax(c)
-	c.dropBody()
 	if c.socket != nil {
 		c.dropSocket()
 	}
+	c.charge(-c.charged)
+	s.relax(c)
+	c.dropBody()
 	start := c.start[:0]
 	if cap(start) > keepStart {
 		start = nil

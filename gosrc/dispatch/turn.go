@@ -121,7 +121,7 @@ func (s *Shard) Arm(briefly bool) (limit time.Duration, ok bool) {
 func (s *Shard) schedule() {
 	waiting, holding := s.queue.live > 0 || s.urgent.live > 0 || len(s.squeezed) > 0 || s.again.live > 0, false
 	for _, p := range s.ports {
-		waiting = waiting || p.unclaimed > 0 || p.stalledSince != 0
+		waiting = waiting || p.unclaimed > 0 || p.stalledSince != 0 || len(p.crowded) > 0
 		holding = holding || p.held > 0 || p.probed
 	}
 	every := tick

@@ -79,7 +79,7 @@ func (c *Call) dropPending() {
 
 // dropSocket forgets what the shard has of a WebSocket that is over.
 func (c *Call) dropSocket() {
-	c.socket.hold(-c.socket.bytes)
+	c.hold(-c.socket.bytes)
 	if c.socket.pending != nil {
 		c.dropPending()
 	}
@@ -146,15 +146,18 @@ func opcode(text bool) uint32 {
 func (c *Call) countMessage(n int) {
 	c.received += int64(n)
 	c.socket.messages++
-	c.socket.hold(n)
-	c.charge(n)
+	c.hold(n)
 }
 
-// hold takes note that the app has n bytes more to receive, or -n fewer.
-func (s *socket) hold(n int) {
+// hold takes note that the app has n bytes more to receive, or -n fewer. What each connection may have in any case
+// is in no budget: the worker tells of so little only together with more, however long ago the app received it.
+func (c *Call) hold(n int) {
+	s := c.socket
 	before := max(s.bytes-tightBody, 0)
 	s.bytes += n
-	s.port.large += max(s.bytes-tightBody, 0) - before
+	more := max(s.bytes-tightBody, 0) - before
+	s.port.large += more
+	c.charge(more)
 }
 
 // Ready implements call.WebSocketCall. The app may have received a few more messages than
@@ -336,7 +339,7 @@ func (s *Shard) socketSend(c *Call, r link.Record) error {
 		return errNoSocket
 	}
 	c.sent += int64(n)
-	c.inCore += int(n)
+	c.inCore += int(n) + call.SendCost
 	c.socket.conn.Send(opcode == 1, r.Payload[8:8+n], r.Flags&link.FlagMore != 0)
 	return nil
 }
@@ -367,10 +370,10 @@ func (s *Shard) socketCredit(c *Call, r link.Record) error {
 	if len(r.Payload) < 8 {
 		return errRecord
 	}
-	if c.state.ended() {
-		return nil // perhaps before the handshake was accepted
+	if c.state.ended() && c.socket == nil {
+		return nil // before the handshake was accepted
 	}
-	if c.socket == nil || c.socket.conn == nil {
+	if c.socket == nil || c.socket.conn == nil && !c.state.ended() {
 		return errNoSocket
 	}
 	messages, bytes := uint64(binary.LittleEndian.Uint32(r.Payload)), uint64(binary.LittleEndian.Uint32(r.Payload[4:]))
@@ -379,8 +382,7 @@ func (s *Shard) socketCredit(c *Call, r link.Record) error {
 		return errors.New("more credit for messages than were forwarded")
 	}
 	k.messages -= int(messages)
-	k.hold(-int(bytes))
-	c.charge(-int(bytes))
+	c.hold(-int(bytes))
 	c.feed()
 	return nil
 }

@@ -53,6 +53,9 @@ func (s *Shard) Detach(w *Worker) (lost []LostCall) {
 			}
 		}
 		w.Link.Release()
+		if s.dispatch.over.Load() {
+			s.RefuseWaiting()
+		}
 		return lost
 	}
 	return nil
@@ -100,12 +103,11 @@ func (s *Shard) orphan(p *port, c *Call) (rerun bool) {
 
 // startOver forgets what the worker that ended was told, had received and had no room for.
 func (c *Call) startOver() {
-	first := int(binary.LittleEndian.Uint32(c.start[link.CallBodyLength:]))
 	c.forwarded, c.outstanding = c.flags&link.FlagLast != 0, 0
 	if !c.forwarded {
-		c.outstanding = first
+		c.outstanding = int(binary.LittleEndian.Uint32(c.start[link.CallBodyLength:]))
 	}
-	c.charge(first + len(c.body) - c.charged) // what the app had received is due to it again
+	c.charge(c.outstanding + len(c.body) - c.charged) // what the app had received is due to it again
 	c.told, c.dismissed, c.blocked = false, false, false
 }
 

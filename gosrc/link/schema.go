@@ -168,6 +168,6 @@ const (
 	BodyWindow         = 65536   // bytes of a request body forwarded and not yet received by the app
 	WsWindow           = 262144  // bytes of WebSocket messages forwarded and not yet received by the app; reached by the message that passes it
 	WsCreditMessages   = 4       // a worker writes WS_CREDIT once it has so many messages to tell of,
-	WsCreditBytes      = 65536   // or so many bytes, or something else to write for that call
+	WsCreditBytes      = 4096    // or so many bytes, or something else to write for that call
 	WsSendCost         = 8       // what each WS_SEND takes of the send window besides its bytes, so that empty messages are bounded too
 )

@@ -154,8 +154,8 @@ func (c *netConn) due() {
 		return
 	}
 	at := c.dueAt
-	c.lookFirst(func(heard bool) {
-		if !heard && c.dueAt == at {
+	c.lookFirst(func(bool) {
+		if c.dueAt == at { // whatever was heard, the protocol has not put it off
 			c.dueAt = 0
 			c.protocol.Timeout()
 		}
@@ -317,9 +317,11 @@ func (c *netConn) write() {
 	for b := range c.output {
 		var err error
 		for err == nil && len(b) > 0 {
+			by := time.Time{} // none, also in place of an earlier one
 			if t := c.loop.config.WriteTimeout; t > 0 && !c.patient.Load() {
-				c.nc.SetWriteDeadline(time.Now().Add(t))
+				by = time.Now().Add(t)
 			}
+			c.nc.SetWriteDeadline(by)
 			n, failure := c.nc.Write(b[:min(len(b), netChunk)])
 			b, err = b[n:], failure
 			c.loop.Post(func() { c.wrote(n, failure) })

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -471,6 +472,31 @@ func TestPanicCostsOneConnection(t *testing.T) {
 		r.wait("the log", func() bool { return r.noted("log panic") })
 		r.say(other, "echo 2")
 		r.hear(other, "2")
+	})
+}
+
+// A deadline that the protocol leaves as it is comes also where the peer never stops sending.
+func TestDeadlineOfAPeerThatSends(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, r *rig) {
+		c := r.dial()
+		fmt.Fprintf(c, "deadline\n")
+		got := make(chan string, 1)
+		go func() {
+			line, _ := bufio.NewReader(c).ReadString('\n')
+			got <- line
+		}()
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Microsecond) {
+			select {
+			case line := <-got:
+				if line != "timeout\n" {
+					t.Errorf("got %q; want the timeout", line)
+				}
+				return
+			default:
+				io.WriteString(c, "word\n")
+			}
+		}
+		t.Error("the timeout never came")
 	})
 }
 

@@ -75,6 +75,9 @@ func newConn(config *Config, carrier call.Carrier, c call.WebSocketCall, deflate
 		w.pingAt = w.heardAt + int64(config.PingInterval)
 	}
 	w.arm()
+	if carrier.Buffered() > 0 {
+		w.watchOutput() // of answers before the handshake's
+	}
 	return w
 }
 

@@ -3,6 +3,7 @@ package websocket
 import (
 	"crypto/subtle"
 	"encoding/binary"
+	"math"
 	"unicode/utf8"
 )
 
@@ -134,7 +135,7 @@ func (s *scanner) header(b []byte, f *frame) (size int, v *violation) {
 	}
 	most := s.maxSize
 	if f.rsv1 || s.deflate && f.opcode == opContinuation {
-		most += mostGrown(most)
+		most += min(mostGrown(most), math.MaxInt-most)
 	}
 	size = 2
 	f.length = int(short)

@@ -97,6 +97,9 @@ func (c *Conn) Sent(int) {
 	c.stallBy = 0
 	if buffered > 0 {
 		c.watchOutput()
+	} else if c.phase == closing {
+		c.closeBy = c.carrier.Now() + int64(c.config.CloseTimeout) // the peer can answer from here on
+		c.arm()
 	}
 	if c.paused && buffered <= maxUnsent/2 {
 		c.proceed()

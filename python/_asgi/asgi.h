@@ -375,9 +375,12 @@ PyTypeObject *done_type_new(PyObject *module);
 PyObject *done_new(PyTypeObject *type);
 PyObject *wait_new(Call *call, WaitKind kind, PyObject *message);
 /* Wakes the first that waits, unless one was woken already and will pass it on. */
-PyObject *exit_when_closed(PyObject *module, PyObject *args);
 void waits_wake(WaitList *list);
 void waits_wake_all(WaitList *list);
+
+/* orphan.c */
+
+PyObject *exit_when_closed(PyObject *module, PyObject *args);
 
 /* fields.c */
 
@@ -395,13 +398,13 @@ typedef struct {
 
 /* Takes an iterable of pairs (NULL: none), checks them (RFC 9110 5.1 and 5.5), and leaves out transfer-encoding, which is
  * the server's. what names the message in errors. */
-/* Whether the text is a token (RFC 9110 5.6.2). */
-bool fields_token(const char *text, Py_ssize_t length);
 int fields_collect(Fields *fields, PyObject *pairs, const char *what);
 int fields_append(Fields *fields, PyObject *name, PyObject *value, const char *what);
 void fields_init(Fields *fields);
 void fields_clear(Fields *fields);
 uint8_t *fields_write(const Fields *fields, uint8_t *to);
+/* Whether the text is a token (RFC 9110 5.6.2). */
+bool fields_token(const char *text, Py_ssize_t length);
 
 /* receive.c */
 

@@ -143,7 +143,7 @@
 #define SPVN_BODY_WINDOW 65536 /* bytes of a request body forwarded and not yet received by the app */
 #define SPVN_WS_WINDOW 262144 /* bytes of WebSocket messages forwarded and not yet received by the app; reached by the message that passes it */
 #define SPVN_WS_CREDIT_MESSAGES 4 /* a worker writes WS_CREDIT once it has so many messages to tell of, */
-#define SPVN_WS_CREDIT_BYTES 65536 /* or so many bytes, or something else to write for that call */
+#define SPVN_WS_CREDIT_BYTES 4096 /* or so many bytes, or something else to write for that call */
 #define SPVN_WS_SEND_COST 8 /* what each WS_SEND takes of the send window besides its bytes, so that empty messages are bounded too */
 
 #endif

@@ -40,6 +40,8 @@ from spvn.worker import Worker
 logger = logging.getLogger("spvn.error")
 
 EXIT_CORE_GONE = 4
+# For the lifespan of a worker that is to end at once, which has a second in all.
+_CLEAN_UP_SECONDS = 0.7
 # Once the core is gone: for the cancelled calls and the app's shutdown, then for the process.
 _ORPHAN_SECONDS = 1.2
 _ORPHAN_EXIT_SECONDS = 1.7
@@ -138,8 +140,9 @@ class _Child:
             return 0
         except _Aborted:
             worker.abort()
-            # One turn of the loop, so that the cancelled tasks run their `finally` blocks.
+            # One turn of the loop, so that the cancelled tasks run their `finally` blocks, and what its end leaves.
             await asyncio.sleep(0)
+            await worker.clean_up(_CLEAN_UP_SECONDS)
             return EXIT_CORE_GONE if self._orphaned else 0
         finally:
             if death >= 0:

@@ -59,7 +59,8 @@ class Host:
         self._should_exit = False
         self._force_exit = False
         self._terminated = False
-        self._exiting = False
+        self._exiting = self._over = False
+        self._exit_code = 0
         self._settled = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: asyncio.Event | None = None
@@ -137,6 +138,7 @@ class Host:
             loops.run(main, self._loop_factory())
         finally:
             self._settled.set()
+            self._over = True
             if self.exits:
                 self._exit_soon()
 
@@ -159,28 +161,30 @@ class Host:
             self._settled.set()
 
     def _exit_soon(self) -> None:
-        """End the process a little later, if threads of the app keep it: nobody but the app can end those."""
+        """End the process a little later, if tasks or threads of the app keep it: nobody but the app can end those."""
+        self._exit_code = _exit_code(sys.exc_info()[1]) or self._exit_code
         if self._exiting:
             return
         self._exiting = True
-        code = _exit_code(sys.exc_info()[1])
 
         def kept() -> bool:
             main = threading.main_thread()
             return any(not thread.daemon and thread is not main for thread in threading.enumerate())
 
         def say() -> None:
-            logger.error("Threads of the app have not ended %g seconds after it; leaving without them.", _EXIT_SECONDS)
+            logger.error(
+                "Threads or tasks of the app have not ended %g seconds after it; leaving without them.", _EXIT_SECONDS
+            )
             sys.stdout.flush()
 
         def watch() -> None:
             threading.Event().wait(_EXIT_SECONDS)
-            while not kept():  # something else takes its time: a handler of atexit, for one
+            while self._over and not kept():  # something else takes its time: a handler of atexit, for one
                 threading.Event().wait(1)
             saying = threading.Thread(target=say, daemon=True)
             saying.start()
             saying.join(1)  # nobody may read what it says
-            os._exit(code)
+            os._exit(self._exit_code)
 
         threading.Thread(target=watch, name="spvn-exit", daemon=True).start()
 
@@ -352,7 +356,7 @@ def _exit_code(exc: BaseException | None) -> int:
     if isinstance(exc, SpvnError):
         return exc.exit_code
     if isinstance(exc, SystemExit):
-        return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+        return exc.code & 0xFF if isinstance(exc.code, int) else int(exc.code is not None)
     if isinstance(exc, KeyboardInterrupt):
         return 130
     return 0 if exc is None else 1

@@ -29,10 +29,10 @@ from spvn.errors import ConfigError
 
 logger = logging.getLogger("spvn.error")
 
-# sys.path is set before anything of spvn is imported: it may be a supervisor's script that made it complete.
 WORKER_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT)
 """What a worker handles: signals to the whole group, and what its supervisor sends."""
 
+# sys.path is set before anything of spvn is imported: it may be a supervisor's script that made it complete.
 _BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; import pickle; f = open(int(sys.argv[1]), 'rb'); "
     "sys.path[:] = pickle.load(f); from spvn._child import main; main(f)"

@@ -34,7 +34,7 @@ class Lifespan:
         self._started = asyncio.Event()
         self._stopped = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._raised = False
+        self._raised = self._abandoned = False
         self._failed: str | None = None
 
     async def startup(self) -> None:
@@ -72,8 +72,14 @@ class Lifespan:
 
     def abandon(self) -> None:
         """Cancel the app's lifespan, so that its `finally` blocks run, and wait for nothing."""
-        if self._task is not None:
+        if self._task is not None and not self._abandoned:
+            self._abandoned = True  # a second time would end those blocks
             self._task.cancel()
+
+    async def abandoned(self, seconds: float) -> None:
+        """Wait for those blocks, but not for longer than this."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=seconds)
 
     async def _run(self) -> None:
         scope = {

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import select
+import stat
 import sys
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -101,23 +102,22 @@ def wants_colors(use_colors: bool | None, stream: Any) -> bool:
 class StreamHandler(logging.StreamHandler):  # type: ignore[type-arg, unused-ignore]
     """As logging's, but a pipe that nobody reads stops neither the loop nor the supervision of workers (Linux only).
 
-    The first line that finds no room waits half a second for it, and the others not at all; how many were lost is said
-    when there is room again.
+    The first record that finds no room waits half a second for it, and the others not at all; how many were lost is
+    said when there is room again.
     """
 
     WAIT_SECONDS = 0.5
-    _PIECE = 1000  # characters: no more bytes than a page, of which a pipe that takes any takes one whole
+    # What a pipe takes at once and whole, if it takes anything: records of several processes do not mix.
+    _PIECE_BYTES = select.PIPE_BUF
 
     def __init__(self, stream: Any = None) -> None:
         super().__init__(stream)
         self._lost = 0
+        self._cut = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, or count it as lost."""
-        try:
-            descriptor = self.stream.fileno() if sys.platform == "linux" else -1
-        except (AttributeError, OSError, ValueError):
-            descriptor = -1
+        descriptor = self._pipe()
         if descriptor < 0:
             super().emit(record)
             return
@@ -126,17 +126,47 @@ class StreamHandler(logging.StreamHandler):  # type: ignore[type-arg, unused-ign
         except Exception:
             self.handleError(record)
 
+    def _pipe(self) -> int:
+        """The descriptor of the stream, if it is a pipe or a socket; else -1."""
+        try:
+            descriptor = int(self.stream.fileno()) if sys.platform == "linux" else -1
+            mode = os.fstat(descriptor).st_mode
+        except (AttributeError, OSError, ValueError, TypeError):
+            return -1
+        return descriptor if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else -1
+
     def _write(self, descriptor: int, text: str) -> None:
         if self._lost and self._has_room(descriptor):
             lost, self._lost = self._lost, 0
-            self.stream.write(f"WARNING:  {lost} message(s) were lost here: nobody read them\n")
+            notice = f"WARNING:  {lost} message(s) were lost here: nobody read them\n"
+            self.stream.write("\n" + notice if self._cut else notice)
             self.stream.flush()
-        for at in range(0, len(text), self._PIECE):
+        for piece in self._pieces(text):
             if not self._has_room(descriptor):
                 self._lost += 1
                 return
-            self.stream.write(text[at : at + self._PIECE])
+            self.stream.write(piece)
             self.stream.flush()
+            self._cut = not piece.endswith("\n")
+
+    def _pieces(self, text: str) -> list[str]:
+        """The text in parts of whole lines that are no longer than they may be, as far as lines are."""
+        pieces, size = [""], 0
+        for line in text.splitlines(keepends=True):
+            for part in self._parts(line):
+                length = len(part.encode("utf-8", "replace"))
+                if size + length > self._PIECE_BYTES and pieces[-1]:
+                    pieces.append("")
+                    size = 0
+                pieces[-1] += part
+                size += length
+        return pieces
+
+    def _parts(self, line: str) -> list[str]:
+        if len(line.encode("utf-8", "replace")) <= self._PIECE_BYTES:
+            return [line]
+        most = self._PIECE_BYTES // 4  # characters, of four bytes at most
+        return [line[at : at + most] for at in range(0, len(line), most)]
 
     def _has_room(self, descriptor: int) -> bool:
         poll = select.poll()

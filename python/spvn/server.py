@@ -24,6 +24,8 @@ from spvn.worker import Worker
 logger = logging.getLogger("spvn.error")
 
 _REQUEST_COUNT_SECONDS = 0.1
+# For the lifespan of an app whose start-up was given up.
+_CLEAN_UP_SECONDS = 5.0
 
 
 class Server(Host):
@@ -101,7 +103,7 @@ class Server(Host):
     async def _work(self, worker: Worker) -> None:
         try:
             # A start-up that hangs must not keep the process: nothing has been served.
-            await self._unless_forced(worker.start(), at_once=True)
+            await self._unless_forced(worker.start(), at_once=not self._should_exit)
             await self._until("ready")
             with _collector.settled(self.config.gc_threshold if self._only else 0):
                 self._announce()
@@ -116,6 +118,9 @@ class Server(Host):
             worker.abort()
             # One turn of the loop, so that the cancelled tasks run their `finally` blocks.
             await asyncio.sleep(0)
+            if not self._force_exit:
+                with contextlib.suppress(Interrupted):
+                    await self._unless_forced(worker.clean_up(_CLEAN_UP_SECONDS))
         except asyncio.CancelledError:
             worker.abort()
             await asyncio.sleep(0)

@@ -366,7 +366,10 @@ class Supervisor(Host):
     def _on_stalled(self, worker: WorkerProcess, seconds: float) -> None:
         assert self._loop is not None
         worker.stalled_at = self._loop.time() - seconds
-        self._loop.call_later(self.config.stall_warning - seconds, self._warn_of_stall, worker, worker.stalled_at)
+        if seconds >= self.config.stall_warning:
+            self._warn_of_stall(worker, worker.stalled_at)
+        else:
+            self._loop.call_later(self.config.stall_warning - seconds, self._warn_of_stall, worker, worker.stalled_at)
         limit = self.config.timeout_worker_stall
         if limit is not None:
             self._loop.call_later(limit - seconds, self._kill_stalled, worker, worker.stalled_at)
@@ -379,12 +382,13 @@ class Supervisor(Host):
 
     async def _log_stall(self, worker: WorkerProcess, seconds: float) -> None:
         stack = await worker.stack()
+        others = any(other.state == "ready" and other is not worker for other in self._workers.values())
         logger.warning(
             "Worker %d [%d]: its loop has been blocked for %.1f s%s; %s",
             worker.id,
             worker.pid,
             seconds,
-            ", calls go to other workers meanwhile" if len(self._workers) > 1 else "",
+            ", calls go to other workers meanwhile" if others else "",
             f"it is here:\n{stack}" if stack else "it did not say where",
         )
 

@@ -139,6 +139,10 @@ class Worker:
         self._scheduler.cancel_running()
         self._lifespan.abandon()
 
+    async def clean_up(self, seconds: float) -> None:
+        """Behind abort(): give the app's lifespan so long for its `finally` blocks."""
+        await self._lifespan.abandoned(seconds)
+
     def close(self) -> None:
         """Let go of the link: detach, then close its descriptors, so that no late call writes to a reused one."""
         self._loop.remove_reader(self._descriptors.bell)

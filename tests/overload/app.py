@@ -7,6 +7,7 @@ import time
 
 HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
 BIG = b"x" * 10_000_000
+heard = []
 
 
 def burn(seconds):
@@ -24,7 +25,10 @@ async def app(scope, receive, send):
                 return
     if scope["type"] == "websocket":
         await send({"type": "websocket.accept"})
-        await asyncio.sleep(30)
+        while scope["path"] == "/listen" and (await receive())["type"] != "websocket.disconnect":
+            heard.append(1)
+        await asyncio.sleep(30 if scope["path"] != "/listen" else 0)
+        return
     path = scope["path"]
     if path == "/early":
         burn(0.005)
@@ -33,6 +37,9 @@ async def app(scope, receive, send):
         burn(0.005)
     elif path == "/sleep":
         await asyncio.sleep(1)
+    elif path.startswith("/heard"):
+        while len(heard) < int(path[6:]):
+            await asyncio.sleep(0.01)
     elif path == "/poll":
         await asyncio.sleep(30)
     elif path.startswith("/block"):

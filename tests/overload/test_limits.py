@@ -146,24 +146,45 @@ def test_what_the_app_goes_on_with_counts_for_the_bound(start):
     server.kill()  # the calls would go on for half a minute
 
 
+MESSAGE = b"\x82\xfe\xea\x60\0\0\0\0" + bytes(60_000)
+
+
+def opened(server, path):
+    """A WebSocket."""
+    wire = server.wire()
+    wire.send(
+        b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" % path
+    )
+    assert wire.head()[1] == 101
+    return wire
+
+
+def test_messages_that_the_app_has_received_are_in_no_budget(start):
+    """It sends nothing, so that the worker tells of them late."""
+    server = start("--limit-buffered-bodies", "1M")
+    wires = [opened(server, b"/listen") for _ in range(60)]
+    for rounds, message in enumerate([MESSAGE, b"\x82\x80\0\0\0\0"] * 3, 1):
+        for wire in wires:
+            wire.send(message)
+        assert server.get(f"/heard{60 * rounds}").status == 200
+    assert server.count("memory.bodies") == 0
+    for wire in wires:
+        wire.close()
+
+
 def test_messages_that_nobody_receives(start):
     """They are in the budget for bodies, and what is over it is left in the kernel."""
     server = start("--limit-buffered-bodies", "2M")
     before = server.resident()
-    wires = [server.wire() for _ in range(100)]
-    message = b"\x82\xfe\xea\x60\0\0\0\0" + bytes(60_000)
+    wires = [opened(server, b"/socket") for _ in range(100)]
     for wire in wires:
-        wire.send(
-            b"GET /socket HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-        assert wire.head()[1] == 101
         wire.socket.setblocking(False)
     end = time.monotonic() + 20
     while server.count("connections.reads_paused") < 100 and time.monotonic() < end:
         for wire in wires:
             try:
-                wire.socket.send(message)
+                wire.socket.send(MESSAGE)
             except BlockingIOError:
                 pass
     assert server.count("connections.reads_paused") == 100

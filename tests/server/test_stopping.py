@@ -25,10 +25,19 @@ def test_a_signal_stops_at_once_when_there_is_nothing_to_do(serve, number):
 
 
 def test_a_start_that_hangs_can_be_stopped(serve):
+    """And what it has opened so far is closed."""
     server = Served(app="support.app:hanging", wait=False)
     server.err.wait("Waiting for application startup")
     server.kick()
-    assert "cleaned up" in server.end(None)
+    said = server.end(None)
+    assert "Shutting down before the app has started" in said and "cleaned up" in said
+
+
+def test_tasks_that_do_not_end(serve):
+    server = serve(transport="poll")
+    with server.wire() as wire:
+        assert wire.get("/undying").answer().status == 200
+    assert "leaving without them" in server.end()
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

@@ -167,6 +167,23 @@ async def nothing(r):
         await r.body(b"half", True)
 
 
+async def undying(r):
+    """Leave a task behind that cannot be cancelled."""
+
+    async def task():
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                pass
+
+    undead.append(asyncio.create_task(task()))
+    await r.answer(b"left")
+
+
+undead = []
+
+
 async def leave(r):
     if r.query.get("pause"):
         await asyncio.sleep(r.number("pause", 0))
@@ -371,7 +388,7 @@ PATHS = {
     "/mistake": mistake, "/twice": twice, "/slow": slow, "/block": block, "/wait": wait, "/compute": compute,
     "/upload": upload, "/early": early, "/flood": flood, "/progress": progress, "/events": events,
     "/background": background, "/head": head_only, "/fork": children, "/kill": kill, "/usage": usage,
-    "/forked": forked, "/stuck": stuck,
+    "/forked": forked, "/stuck": stuck, "/undying": undying,
 }  # fmt: skip
 
 
@@ -413,4 +430,5 @@ async def hanging(scope, receive, send):
     try:
         await asyncio.sleep(60)
     finally:
+        await asyncio.sleep(0.2)
         print("cleaned up", file=sys.stderr)

@@ -223,6 +223,39 @@ def test_a_pipe_that_nobody_reads() -> None:
         assert 80 < lost < 95
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' pipes do not say when there is room")
+def test_records_of_several_processes_do_not_mix() -> None:
+    """What fits into a pipe at once is written at once, and the rest in whole lines."""
+    stream = Written()
+    handler = StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for text in ("x" * 4000, "\n".join(["é" * 500] * 6), "\n".join(["y" * 3000] * 3), "z" * 9000):
+        stream.pieces.clear()
+        handler.emit(record(text))
+        assert "".join(stream.pieces) == text + "\n"
+        assert all(len(piece.encode()) <= 4096 for piece in stream.pieces)
+        assert len(stream.pieces) == 1 + len((text + "\n").encode()) // 4096
+        assert text[0] == "z" or all(piece.endswith("\n") for piece in stream.pieces)
+    os.close(stream.read)
+    os.close(stream.write_end)
+
+
+class Written(io.StringIO):
+    """A stream that seems to be a pipe."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.write_end = os.pipe()
+        self.pieces: list[str] = []
+
+    def fileno(self) -> int:
+        return self.write_end
+
+    def write(self, text: str) -> int:
+        self.pieces.append(text)
+        return len(text)
+
+
 def test_what_is_odd_about_an_access_log(tmp_path: Path) -> None:
     access = logging.getLogger("spvn.access")
     access.setLevel(logging.INFO)
