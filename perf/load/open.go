@@ -100,11 +100,15 @@ func newPool(t *target, most int) *pool {
 	return p
 }
 
+// setUp is how long one of the first connections may take. A server that accepts slowly has the kernel ask again after
+// a second, and is not measured yet.
+const setUp = 10 * time.Second
+
 // fill opens the first connections.
 func (p *pool) fill(connections int) error {
 	for n := range connections {
 		<-p.room
-		c, err := p.dial(time.Now().Add(p.target.timeout))
+		c, err := p.dial(time.Now().Add(max(setUp, p.target.timeout)))
 		if err != nil {
 			return fmt.Errorf("opening connection %d: %w", n+1, err)
 		}
