@@ -25,15 +25,14 @@ type socket struct {
 	pending   []byte
 	pendingAt int
 
-	messages int // taken and not yet received by the app, as far as the worker told
-	bytes    int // of those
+	bytes    int   // of messages taken and not yet received by the app, as far as the worker told
+	messages int32 // how many those are
 	starved  bool
-	crowded  bool  // is in the port's list
+	crowded  bool   // is in the port's list
+	failing  bool   // the app is to be told what it will be closed with
+	code     uint16 // how it was closed in order, or will be, 0: it was not
+	reason   string
 	port     *port // of its worker, also once the call has left it
-
-	failing bool   // the app is to be told what it will be closed with
-	code    uint16 // how it was closed in order, or will be, 0: it was not
-	reason  []byte
 }
 
 var (
@@ -175,7 +174,7 @@ func (c *Call) Ready() bool {
 		return false
 	}
 	window := c.shard.messageWindow()
-	if s.messages < c.shard.dispatch.settings.WebSocketQueue+link.WsCreditMessages-1 && s.bytes < window {
+	if int(s.messages) < c.shard.dispatch.settings.WebSocketQueue+link.WsCreditMessages-1 && s.bytes < window {
 		return true
 	}
 	s.starved = true
@@ -191,7 +190,7 @@ func (c *Call) Failing(code int, reason []byte) {
 	if s == nil || c.state.ended() {
 		return
 	}
-	s.code, s.reason, s.failing = uint16(code), append([]byte(nil), reason...), true
+	s.code, s.reason, s.failing = uint16(code), string(reason), true
 	c.pump()
 }
 
@@ -201,7 +200,7 @@ func (c *Call) Closed(code int, reason []byte) {
 	if s == nil || c.state.ended() {
 		return
 	}
-	s.code, s.reason = uint16(code), append([]byte(nil), reason...)
+	s.code, s.reason = uint16(code), string(reason)
 	c.shard.complete(c)
 	c.pump()
 }
@@ -381,7 +380,7 @@ func (s *Shard) socketCredit(c *Call, r link.Record) error {
 	if messages > uint64(k.messages) || bytes > uint64(k.bytes) {
 		return errors.New("more credit for messages than were forwarded")
 	}
-	k.messages -= int(messages)
+	k.messages -= int32(messages)
 	c.hold(-int(bytes))
 	c.feed()
 	return nil

@@ -48,13 +48,13 @@ type conn struct {
 	out     []byte // output; the first outAt bytes have left
 	outAt   int
 	behind  *backlog // output behind out; nil: none
-	early   int      // bytes that left already in CommitBody, which the protocol was not told of
 	held    int      // bytes of output counted in Config.Outputs: those the kernel refused
 	discard int32    // bytes still to be discarded while lingering
 	unacked int32    // bytes of output that the kernel had and the peer had not, when that was last looked at
 	takenAt int64    // when the peer was last seen to take output
 
 	restedAt uint32 // Loop.milliseconds when it became idle
+	early    int32  // bytes that left already in CommitBody, which the protocol was not told of
 
 	origin string // the address that Config.Gate counted; empty: none
 
@@ -139,7 +139,7 @@ func (c *conn) CommitBody(b, body []byte) {
 		n = 0 // flush meets it again, where a connection may be lost
 	}
 	c.loop.counters.Add(observe.BytesOut, uint64(n))
-	c.early += n
+	c.early += int32(n)
 	c.refused = n < len(b)+len(body)
 	if left := n - len(b); left >= 0 {
 		b, n = append(b[:0], body[left:]...), 0
@@ -452,7 +452,7 @@ func (c *conn) unread() int {
 func (c *conn) flush() {
 	l := c.loop
 	if c.early > 0 {
-		n := c.early
+		n := int(c.early)
 		c.early = 0
 		if c.outAt == len(c.out) {
 			c.outLeft()
