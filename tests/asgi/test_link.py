@@ -510,7 +510,8 @@ def test_system_exit_out_of_a_drain(run: Runner, error: type[BaseException], whe
         await worker.done(later)  # by call_soon: the bell is silent
         assert not worker.core.draining
 
-    assert run(plain if when == "call" else coroutine, scenario).errors == []
+    errors = run(plain if when == "call" else coroutine, scenario).errors
+    assert [(kind, type(exc)) for kind, exc, _ in errors] == [("exception", error)]
 
 
 def test_on_error_that_raises(run: Runner) -> None:

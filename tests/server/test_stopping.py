@@ -262,7 +262,9 @@ def test_an_app_that_exits(serve, loop, name):
         assert other.answer().body == b"slow"
     server.check()
     said = server.end()
-    assert said.count("\nSystemExit: 3\n") == 3 == said.count("\nKeyboardInterrupt\n"), said
+    # Where a task runs at once (Python 3.12 and later) asyncio says so too, as nobody asks that task.
+    assert said.count("Exception in ASGI application") == 6, said
+    assert said.count("\nSystemExit: 3\n") >= 3 <= said.count("\nKeyboardInterrupt\n"), said
 
 
 def test_exit_codes(tmp_path):
