@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 
 import pytest
@@ -89,3 +90,12 @@ def serve(transport):
 def name():
     """A name for what the app notes in this test."""
     return key()
+
+
+@pytest.fixture
+def descriptors():
+    """As many descriptors as there may be, for this process and those that it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

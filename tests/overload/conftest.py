@@ -1,20 +1,9 @@
 from __future__ import annotations
 
-import resource
-
 import pytest
 from support.process import Served
 
 APP = "overload.app:app"
-
-
-@pytest.fixture
-def descriptors():
-    """As many descriptors as there may be, for this process and those that it starts."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture

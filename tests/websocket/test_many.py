@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import time
 
 import pytest
@@ -16,14 +15,6 @@ SOAK = os.environ.get("SPVN_SOAK") == "1"
 @pytest.fixture
 def transport():
     return "poll"
-
-
-@pytest.fixture
-def descriptors():
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # Bytes of memory for each, the app's task included; fewer connections share what is allocated in large pieces.
