@@ -16,6 +16,10 @@ import (
 // tightBody is how much of a request's body may be held while the budget is overdrawn.
 const tightBody = 4 << 10
 
+// What a worker has not told of yet must fit into that, or nobody would read a connection of whose messages the app has
+// received all.
+var _ = [1]struct{}{}[tightBody-link.WsCreditBytes]
+
 // bodyWindow is how much of a request's body may be held now.
 func (s *Shard) bodyWindow() int {
 	if s.dispatch.settings.Bodies.Over() {
